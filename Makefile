@@ -1,0 +1,63 @@
+# `make help` lists the targets. Each of them installs what it needs into .venv first, once.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+DEMO := demo_$(shell date +%Y%m%d_%H%M%S)
+ARGS ?=
+LOGS ?= part1/VAE_logs
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format grade train-part1 reproduce tensorboard clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/.installed: requirements.txt constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 ..." >&2; exit 2; }
+	@echo "installing into $(VENV); the first time this takes some minutes"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) -r requirements.txt
+	@touch $@
+
+$(VENV)/.installed-tests: $(VENV)/.installed tests/requirements.txt
+	@$(PIP) -r tests/requirements.txt
+	@touch $@
+
+demo: $(VENV)/.installed ## train on embedded data within minutes, without a network
+	$(BIN)/python part1/train.py --dataset digits --epochs 60 --log_dir part1/VAE_logs/$(DEMO)
+	$(BIN)/python part1/train.py --dataset digits --epochs 60 --z_dim 2 --log_dir part1/VAE_logs/$(DEMO)
+	$(BIN)/python part1/generate.py part1/VAE_logs/$(DEMO)/lightning_logs/version_0
+	@echo
+	@echo "The pictures of this demo:"
+	@find part1/VAE_logs/$(DEMO) -name '*.png' ! -name sprite.png | sort | sed 's/^/  /'
+	@echo "Its curves and codes: make tensorboard LOGS=part1/VAE_logs/$(DEMO), then open http://localhost:6006"
+
+test: $(VENV)/.installed-tests ## run the test suite; DATA_DIR=DIR adds the tests that need MNIST in DIR/MNIST/raw
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.installed-tests ## check style and format with ruff
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+format: $(VENV)/.installed-tests ## bring the code into the format that lint checks
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+grade: $(VENV)/.installed-tests ## run the suite on another solution: make grade SUBMISSION=DIR
+	@test -n "$(SUBMISSION)" || { echo "name the folder that holds part1, part2, part3: make grade SUBMISSION=DIR" >&2; exit 2; }
+	@$(BIN)/python -m pytest --submission "$(SUBMISSION)" $(ARGS)
+
+train-part1: $(VENV)/.installed ## train the VAE on MNIST; ARGS="--epochs 2" and so on
+	$(BIN)/python part1/train.py $(ARGS)
+
+reproduce: $(VENV)/.installed ## repeat the runs whose numbers stand in the README (DATA_DIR: where MNIST is)
+	$(BIN)/python report/reproduce.py $(ARGS)
+
+tensorboard: $(VENV)/.installed ## show the runs in LOGS (default part1/VAE_logs) on http://localhost:6006
+	$(BIN)/tensorboard --logdir $(LOGS)
+
+clean: ## remove .venv and caches; runs and data stay
+	rm -rf $(VENV) .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

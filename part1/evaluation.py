@@ -1,0 +1,74 @@
+"""What a trained VAE knows: importance-weighted bounds on the likelihood, and the codes of a data set."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from utils import reconstruction_loss
+
+
+@torch.no_grad()
+def log_importance_weights(model, imgs: Tensor, num_samples: int) -> Tensor:
+    """log w_k = log p(x|z_k) + log p(z_k) - log q(z_k|x) with z_k ~ q(z|x), in nats.
+
+    The mean of w_k estimates p(x) without bias, and the mean of log w_k is an estimate of the ELBO.
+
+    Args:
+        model: has `encoder` and `decoder`.
+        imgs: long [B, 1, 28, 28] with values 0 .. 15.
+        num_samples: samples K of each image.
+
+    Returns:
+        [K, B].
+    """
+    mean, log_std = model.encoder(imgs)
+    eps = torch.randn(num_samples, *mean.shape, device=mean.device, dtype=mean.dtype)  # (K, B, D)
+    z = mean + log_std.exp() * eps
+    nll = reconstruction_loss(model.decoder(z.flatten(end_dim=1)), imgs.repeat(num_samples, 1, 1, 1))  # (K*B)
+    log_ratio = (0.5 * (eps.square() - z.square()) + log_std).sum(dim=-1)  # (K, B), log p(z) - log q(z|x)
+    return log_ratio - nll.view(num_samples, -1)
+
+
+def importance_weighted_bound(model, loader: DataLoader, num_samples: int, largest_batch: int = 1024) -> float:
+    """Importance-weighted bound on the negative log-likelihood (Burda, Grosse and Salakhutdinov, 2016, eq. 8):
+
+        -E log 1/K sum_k w_k
+
+    With K = 1 it is the negative ELBO; it falls towards -log p(x) as K grows.
+
+    Args:
+        model: has `encoder` and `decoder`.
+        loader: batches of (images, labels).
+        num_samples: K.
+        largest_batch: images that the decoder gets at once.
+
+    Returns:
+        The mean over all images, in nats an image.
+    """
+    device = model.decoder.device
+    total, count = torch.zeros((), dtype=torch.float64, device=device), 0
+    for imgs, _ in loader:
+        imgs = imgs.to(device)
+        step = max(1, largest_batch // len(imgs))
+        log_sum = torch.full((len(imgs),), -math.inf, dtype=torch.float64, device=device)
+        for done in range(0, num_samples, step):
+            log_w = log_importance_weights(model, imgs, min(step, num_samples - done))  # (step, B)
+            log_sum = torch.logaddexp(log_sum, log_w.double().logsumexp(dim=0))
+        total += (math.log(num_samples) - log_sum).sum()
+        count += len(imgs)
+    return total.item() / count
+
+
+@torch.no_grad()
+def encode(model, loader: DataLoader) -> tuple[Tensor, Tensor, Tensor]:
+    """All images of a loader with their labels and posterior means.
+
+    Returns:
+        On the CPU: images, long [N, 1, 28, 28]; labels, long [N]; means, float [N, z_dim].
+    """
+    device = model.decoder.device
+    batches = [(imgs, labels, model.encoder(imgs.to(device))[0].cpu()) for imgs, labels in loader]
+    images, labels, means = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    return images, labels, means

@@ -1,0 +1,127 @@
+"""What a user hands over: flags and paths, and the error for those that make no sense.
+
+Only the standard library is imported here, so that `train.py --help` answers at once.
+"""
+
+import argparse
+import math
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+DATA_DIR = "../data/"
+LOG_DIR = "VAE_logs"
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true")
+# What makes a run the run it is: to continue it with another value would make a run that nothing else can repeat.
+IDENTITY = ("z_dim", "num_filters", "lr", "batch_size", "seed", "dataset")
+
+
+class InputError(Exception):
+    """Something given by the user cannot be used; the message is one sentence that says what to do about it."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, without the usage of every flag before it."""
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: error: {message} (--help lists the flags)\n")
+
+
+def beside(path: str | Path, default: str) -> Path:
+    """Absolute form of `path`: the course's own relative `default` is seen from this folder, whichever directory the
+    script is started in; every other path from where the user is."""
+    return (HERE / path if str(path) == default else Path(path).expanduser()).resolve()
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The flags of `train.py`: the course's names and defaults, and this implementation's additions."""
+    parser = Parser(
+        prog="train.py",
+        description="Train a variational autoencoder on 4-bit MNIST.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    model = parser.add_argument_group("model")
+    model.add_argument("--z_dim", type=int, default=20, help="dimensions of the latent space")
+    model.add_argument("--num_filters", type=int, default=32, help="channels of the first convolution")
+
+    training = parser.add_argument_group("training")
+    training.add_argument("--lr", type=float, default=1e-3, help="learning rate of Adam")
+    training.add_argument("--batch_size", type=int, default=128, help="images a step")
+    training.add_argument("--epochs", type=int, default=80, help="passes over the training set, resumed ones included")
+    training.add_argument("--seed", type=int, default=42, help="seed of weights, batches, noise and samples")
+    training.add_argument("--resume", nargs="?", const="newest", metavar="RUN",
+                          help="continue a run: its folder, its name (version_3), or, without a value, the newest")  # fmt: skip
+    training.add_argument("--importance_samples", type=int, default=0, metavar="K",
+                          help="after training, bound the test likelihood with K samples an image; 0: do not")  # fmt: skip
+
+    data = parser.add_argument_group("data and logs")
+    data.add_argument("--dataset", choices=("mnist", "digits"), default="mnist",
+                      help="digits: 1,797 small digits inside scikit-learn, which need no network")  # fmt: skip
+    data.add_argument("--data_dir", default=DATA_DIR, help="folder with MNIST/raw; MNIST is downloaded if it is absent")
+    data.add_argument("--num_workers", type=int, default=0,
+                      help="loader processes; a batch is one index operation, so 0 is fastest")  # fmt: skip
+    data.add_argument("--log_dir", default=LOG_DIR, help="folder of all runs")
+    data.add_argument("--progress_bar", action="store_true", help="show a bar even where the output is no terminal")
+
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--devices", default="1", help="how many GPUs (or CPU processes): a number or 'auto'")
+    machine.add_argument("--num_nodes", type=int, default=1, help="how many machines")
+    machine.add_argument("--strategy", default="auto", help="Lightning's strategy, such as ddp")
+    machine.add_argument("--precision", choices=PRECISIONS, default="32-true", help="number format of the training")
+    machine.add_argument("--compile", action="store_true", help="compile the model with torch.compile")
+    return parser
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse a command line; `given` in the result names the flags that stood on it."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    for action in parser._actions:
+        action.default = argparse.SUPPRESS
+    args.given = frozenset(vars(parser.parse_args(argv)))
+    return args
+
+
+def completed(args: argparse.Namespace) -> argparse.Namespace:
+    """`args` with a default for every flag that it lacks, such as a namespace with the course's flags alone."""
+    defaults = vars(build_parser().parse_args([]))
+    values = vars(args)
+    given = values.get("given", {name for name in defaults if name in values and values[name] != defaults[name]})
+    return argparse.Namespace(**{**defaults, **values, "given": frozenset(given)})
+
+
+def continued(args: argparse.Namespace, flags: dict) -> argparse.Namespace:
+    """`args` for continuing a run that was started with `flags`: what was not given is taken from the run.
+
+    Raises:
+        InputError: a flag that makes the run what it is was given with another value.
+    """
+    values = vars(args).copy()
+    for name in IDENTITY:
+        if name in args.given and values[name] != flags[name]:
+            raise InputError(
+                f"--{name} {values[name]} was given, but the run to resume was started with --{name} {flags[name]}: "
+                "leave the flag out, or start a new run without --resume"
+            )
+        values[name] = flags[name]
+    if "epochs" not in args.given:
+        values["epochs"] = flags["epochs"]
+    return argparse.Namespace(**values)
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raises InputError for the first flag whose value makes no sense."""
+    for name, least in (("z_dim", 1), ("num_filters", 1), ("batch_size", 1), ("epochs", 1), ("num_nodes", 1),
+                        ("num_workers", 0), ("importance_samples", 0), ("seed", 0)):  # fmt: skip
+        value = getattr(args, name)
+        if not isinstance(value, int) or value < least:
+            raise InputError(f"--{name} must be a whole number of at least {least}, not {value}")
+    if args.seed >= 2**32:
+        raise InputError(f"--seed must be below 2**32, not {args.seed}")
+    if not (math.isfinite(args.lr) and args.lr > 0):
+        raise InputError(f"--lr must be a positive number, not {args.lr}")
+    if str(args.devices) != "auto" and (not str(args.devices).isdecimal() or int(args.devices) < 1):
+        raise InputError(f"--devices must be 'auto' or a whole number of at least 1, not {args.devices}")
+    if args.dataset not in ("mnist", "digits"):
+        raise InputError(f"--dataset must be mnist or digits, not {args.dataset}")
+    if args.precision not in PRECISIONS:
+        raise InputError(f"--precision must be one of {', '.join(PRECISIONS)}, not {args.precision}")

@@ -1,0 +1,204 @@
+"""MNIST with 4-bit grey values, and the small digits inside scikit-learn for machines without a network.
+
+The images are discretised once, when they are read, and kept as bytes in memory; a batch is one index operation.
+"""
+
+import contextlib
+import logging
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, RandomSampler, Subset, random_split
+from torchvision import datasets
+
+from inputs import DATA_DIR, InputError, beside
+
+NUM_VALUES = 16  # grey values of 4 bits
+SPLIT_SEED = 42  # the course's: training and validation set are the same in every run
+FILE_SIZES = {
+    "train-images-idx3-ubyte": 16 + 60_000 * 28 * 28,
+    "train-labels-idx1-ubyte": 8 + 60_000,
+    "t10k-images-idx3-ubyte": 16 + 10_000 * 28 * 28,
+    "t10k-labels-idx1-ubyte": 8 + 10_000,
+}
+log = logging.getLogger(__name__)
+
+Loaders = tuple[DataLoader, DataLoader, DataLoader]
+
+
+def discretize(x: Tensor, num_values: int) -> Tensor:
+    """Cut the range [0, 1] into `num_values` equal steps.
+
+    Args:
+        x: float tensor of any shape with values in [0, 1].
+        num_values: number of discrete values.
+
+    Returns:
+        long tensor of the same shape with values 0 .. num_values - 1; 1.0 belongs to the last step.
+    """
+    return (x * num_values).long().clamp_(max=num_values - 1)
+
+
+class ImageDataset(Dataset):
+    """Images and labels held in memory.
+
+    Args:
+        images: uint8 [N, 1, H, W] with values 0 .. 15.
+        labels: long [N].
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor):
+        self.images, self.labels = images, labels
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int | Tensor) -> tuple[Tensor, Tensor]:
+        return self.images[index].long(), self.labels[index]
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+        """A whole batch, which DataLoader asks for where a dataset has this method."""
+        return self[torch.as_tensor(indices)]
+
+
+class EpochSampler(RandomSampler):
+    """Random order that depends on the seed and the epoch alone, so that a resumed run sees the same batches.
+
+    Lightning calls `set_epoch`; with several devices it puts its DistributedSampler, which does the same, in its place.
+    """
+
+    def __init__(self, data_source: Dataset, seed: int):
+        super().__init__(data_source)
+        self.seed, self.epoch = seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self):
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        yield from torch.randperm(len(self.data_source), generator=generator).tolist()
+
+
+def as_it_is(batch):
+    """Collate function for a dataset that already returns batches."""
+    return batch
+
+
+def mnist(
+    root: str | Path = "../data/",
+    batch_size: int = 128,
+    num_workers: int = 4,
+    download: bool = True,
+    seed: int | None = None,
+) -> Loaders:
+    """Loaders of 4-bit MNIST: 54,000 images for training, 6,000 for validation, 10,000 for the test.
+
+    Args:
+        root: folder that holds (or will hold) `MNIST/raw`; the default lies beside the part folders.
+        batch_size: images a batch.
+        num_workers: loader processes; 0 is fastest here.
+        download: fetch the files where they are missing.
+        seed: fixes the order of the training images in each epoch; None draws it from torch's global generator.
+
+    Returns:
+        train, validation and test loader; each batch is images, long [B, 1, 28, 28] with values 0 .. 15, and labels,
+        long [B] with values 0 .. 9.
+
+    Raises:
+        InputError: the files are neither there nor reachable, or are not those of MNIST.
+    """
+    (images, labels), test = _read_mnist(beside(root, DATA_DIR), download)
+    training = ImageDataset(images, labels)
+    train, val = random_split(training, [54_000, 6_000], generator=torch.Generator().manual_seed(SPLIT_SEED))
+    return _loaders(train, val, ImageDataset(*test), batch_size, num_workers, seed)
+
+
+def digits(batch_size: int = 128, num_workers: int = 0, seed: int | None = None) -> Loaders:
+    """Loaders like those of `mnist` for scikit-learn's 1,797 digits, scaled from 8x8 to 28x28 pixels.
+
+    1,350 images are for training, 150 for validation, and the last 297 for the test.
+    """
+    from sklearn.datasets import load_digits
+
+    source = load_digits()
+    small = torch.as_tensor(source.images, dtype=torch.float32).unsqueeze(1) / 16  # (N, 1, 8, 8) in [0, 1]
+    large = torch.nn.functional.interpolate(small, size=(28, 28), mode="bilinear")
+    images, labels = discretize(large, NUM_VALUES).byte(), torch.as_tensor(source.target).long()
+    training, test = ImageDataset(images[:1500], labels[:1500]), ImageDataset(images[1500:], labels[1500:])
+    train, val = random_split(training, [1350, 150], generator=torch.Generator().manual_seed(SPLIT_SEED))
+    return _loaders(train, val, test, batch_size, num_workers, seed)
+
+
+def _loaders(
+    train: Subset, val: Subset, test: ImageDataset, batch_size: int, num_workers: int, seed: int | None
+) -> Loaders:
+    common = dict(
+        batch_size=batch_size,
+        num_workers=num_workers,
+        collate_fn=as_it_is,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=num_workers > 0,
+    )
+    sampler = RandomSampler(train) if seed is None else EpochSampler(train, seed)
+    return DataLoader(train, sampler=sampler, **common), DataLoader(val, **common), DataLoader(test, **common)
+
+
+def _grey_values(images: Tensor) -> Tensor:
+    """uint8 0 .. 255 to uint8 0 .. 15, by the same arithmetic as torchvision's ToTensor followed by `discretize`."""
+    table = discretize(torch.arange(256).float().div(255), NUM_VALUES).byte()
+    return torch.cat([table[chunk.long()] for chunk in images.split(1000)]).unsqueeze(1)  # (N, 1, 28, 28)
+
+
+def _read_mnist(root: Path, download: bool) -> list[tuple[Tensor, Tensor]]:
+    """Images (uint8, 0 .. 15) and labels of the training and of the test set."""
+    raw = root / "MNIST" / "raw"
+    if not all((raw / name).is_file() for name in FILE_SIZES):
+        if not download:
+            raise InputError(_where_to_put(raw, "downloading was not asked for"))
+        _download_mnist(root)
+    for name, size in FILE_SIZES.items():
+        if (found := (raw / name).stat().st_size) != size:
+            raise InputError(
+                f"{raw / name} has {found:,} bytes where MNIST's has {size:,}: delete the file to have it downloaded "
+                "again, or put the right one there"
+            )
+    sets = []
+    for train, count in ((True, 60_000), (False, 10_000)):
+        try:
+            data = datasets.MNIST(str(root), train=train)
+        except Exception as error:  # whatever a reader raises on bytes that are not MNIST's
+            raise InputError(
+                f"the files in {raw} are not MNIST ({error}): delete them to download them again"
+            ) from error
+        if data.data.shape != (count, 28, 28) or data.targets.shape != (count,):
+            raise InputError(
+                f"the files in {raw} hold images of shape {tuple(data.data.shape)} where MNIST has ({count}, 28, 28): "
+                "delete them to download them again"
+            )
+        sets.append((_grey_values(data.data), data.targets.long()))
+    return sets
+
+
+def _download_mnist(root: Path) -> None:
+    """Download beside the target and move file by file: what lies in place is whole, also after an interruption."""
+    raw = root / "MNIST" / "raw"
+    log.info("downloading MNIST to %s", raw)
+    try:
+        raw.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=root) as folder:
+            with open(os.devnull, "w") as quiet, contextlib.redirect_stdout(quiet):
+                datasets.MNIST(folder, download=True)
+            for name in FILE_SIZES:
+                os.replace(Path(folder, "MNIST", "raw", name), raw / name)
+    except Exception as error:  # no network, no server, no right to write
+        raise InputError(_where_to_put(raw, f"the download failed: {str(error).strip().splitlines()[0]}")) from error
+
+
+def _where_to_put(raw: Path, reason: str) -> str:
+    return (
+        f"MNIST is not in {raw} ({reason}): put {', '.join(FILE_SIZES)} there, give their folder with --data_dir, "
+        "or train on the built-in digits with --dataset digits"
+    )

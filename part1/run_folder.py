@@ -1,0 +1,252 @@
+"""The folder of a run: what is written into it while it trains, and how to find and read it again."""
+
+import argparse
+import csv
+import ctypes
+import json
+import logging
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.core.saving import save_hparams_to_yaml
+
+from inputs import InputError
+
+log = logging.getLogger(__name__)
+RUNS = "lightning_logs"
+PACKAGES = ("torch", "torchvision", "pytorch-lightning", "numpy")
+
+
+class SeedEveryEpoch(pl.Callback):
+    """Seeds each epoch's noise from the run's seed, the epoch and the rank, so that a resumed run draws the same."""
+
+    def __init__(self, seed: int):
+        self.seed = seed
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx: int) -> None:
+        if batch_idx == 0:
+            torch.manual_seed((self.seed * 1_000_003 + trainer.current_epoch) * 1_009 + trainer.global_rank)
+
+
+class BestAndLast(ModelCheckpoint):
+    """Keeps `best.ckpt`, the epoch with the lowest validation bpd, and `last.ckpt`."""
+
+    def __init__(self):
+        super().__init__(
+            filename="best",
+            monitor="val_bpd",
+            mode="min",
+            save_last=True,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        )
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """The paths of a run that was moved since are those of its folder now."""
+        folder = Path(self.dirpath)
+        state = dict(state_dict, dirpath=self.dirpath)
+        for name in ("best_model_path", "last_model_path", "kth_best_model_path"):
+            state[name] = str(folder / Path(state[name]).name)
+        state["best_k_models"] = {
+            str(folder / Path(path).name): score for path, score in state["best_k_models"].items()
+        }
+        super().load_state_dict(state)
+
+
+class RunRecord(pl.Callback):
+    """Writes `metrics.csv` and `hparams.yaml`, reports each epoch, and keeps both flags and rows in the checkpoint.
+
+    Args:
+        args: the run's flags.
+    """
+
+    def __init__(self, args: argparse.Namespace):
+        self.flags = {name: value for name, value in vars(args).items() if name not in ("given", "resume")}
+        self.quiet = wants_bar(args.progress_bar)
+        self.rows: list[dict[str, float]] = []
+        self.seconds: list[float] = []
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module) -> None:
+        if not trainer.is_global_zero:
+            return
+        folder = Path(trainer.logger.log_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_hparams_to_yaml(str(folder / "hparams.yaml"), self.flags)
+        trainer.logger.experiment.add_custom_scalars(
+            {"bits per dimension": {"training and validation": ["Multiline", ["train_bpd", "val_bpd"]]}}
+        )
+        log.info("run folder: %s", folder)
+
+    def on_train_epoch_start(self, trainer, pl_module) -> None:
+        self._start = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module) -> None:
+        metrics = {
+            name: value.item() for name, value in trainer.callback_metrics.items() if name[:4] in ("trai", "val_")
+        }
+        self.rows.append({"epoch": trainer.current_epoch + 1, "step": trainer.global_step, **metrics})
+        self.seconds.append(time.perf_counter() - self._start)
+        if not trainer.is_global_zero:
+            return
+        trainer.logger.experiment.add_scalar("epoch_seconds", self.seconds[-1], trainer.global_step)
+        write_whole(Path(trainer.logger.log_dir, "metrics.csv"), self._csv)
+        if not self.quiet:
+            log.info("epoch %d/%d: train %.4f, val %.4f bpd, %.1f s", trainer.current_epoch + 1, trainer.max_epochs,
+                     metrics["train_bpd"], metrics["val_bpd"], self.seconds[-1])  # fmt: skip
+
+    def _csv(self, file) -> None:
+        writer = csv.DictWriter(file, fieldnames=list(self.rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+
+    def on_save_checkpoint(self, trainer, pl_module, checkpoint: dict) -> None:
+        checkpoint["flags"] = self.flags
+
+    def state_dict(self) -> dict:
+        return {"rows": self.rows, "seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        self.rows, self.seconds = list(state_dict["rows"]), list(state_dict["seconds"])
+
+
+def write_whole(path: Path, write) -> None:
+    """Replace a text file in one step, so that an interruption leaves the old or the new one and never a half."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False, newline="") as file:
+        write(file)
+    os.chmod(file.name, 0o644)
+    os.replace(file.name, path)
+
+
+def write_summary(folder: Path, args, trainer: pl.Trainer, record: RunRecord, best_epoch: int, results: dict) -> None:
+    """Write `summary.json`: results, and what they were obtained with. That it exists means that the run is complete."""
+    summary = {
+        **results,
+        "best_epoch": best_epoch,
+        "best_val_bpd": record.rows[best_epoch - 1]["val_bpd"],
+        "train_bpd": record.rows[-1]["train_bpd"],
+        "epochs": len(record.rows),
+        "train_seconds": round(sum(record.seconds), 1),
+        "median_epoch_seconds": round(statistics.median(record.seconds), 2),
+        "device": device_name(trainer.strategy.root_device),
+        "num_devices": trainer.num_devices * trainer.num_nodes,
+        "seed": args.seed,
+        "flags": record.flags,
+        "command": " ".join(["python", *sys.argv]),
+        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}},
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    write_whole(folder / "summary.json", lambda file: json.dump(summary, file, indent=2))
+
+
+def device_name(device: torch.device) -> str:
+    """Name of the processor a run used, with its threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [
+            line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
+        ]
+        name = names[0] if names else name
+    return f"{name} ({device.type}, {torch.get_num_threads()} threads)"
+
+
+def make_writable(folder: Path) -> None:
+    """Create a folder. Raises InputError where nothing can be written into it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"cannot write into {folder} ({error.strerror}): give another --log_dir") from error
+
+
+def find_checkpoint(run: str, log_dir: Path, which: str) -> Path:
+    """Path of a run's checkpoint.
+
+    Args:
+        run: a run's folder, a run's name below `log_dir`, a checkpoint file, or "newest".
+        log_dir: folder of all runs.
+        which: "best" or "last".
+
+    Raises:
+        InputError: there is none.
+    """
+    if run == "newest":
+        found = sorted(log_dir.glob(f"{RUNS}/*/checkpoints/{which}.ckpt"), key=lambda path: path.stat().st_mtime)
+        if not found:
+            raise InputError(
+                f"no run in {log_dir / RUNS} has a checkpoint yet: train one first, or name a run's folder"
+            )
+        return found[-1]
+    for place in (Path(run).expanduser(), log_dir / RUNS / run):
+        if place.is_file():
+            return place.resolve()
+        if (found := place / "checkpoints" / f"{which}.ckpt").is_file():
+            return found.resolve()
+    raise InputError(
+        f"{run} is no run with a checkpoint, neither as a path nor in {log_dir / RUNS}: name a run's folder"
+    )
+
+
+def read_checkpoint(path: Path) -> dict:
+    """Content of a checkpoint, on the CPU, without running any code that it may hold.
+
+    Raises:
+        InputError: the file cannot be read, or was not written by this training.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch reports damage in many ways: zip, pickle, EOF and runtime errors
+        raise InputError(f"{path} is damaged or no checkpoint: choose another one, or train again") from error
+    wanted = ("state_dict", "hyper_parameters", "flags", "epoch")
+    if not isinstance(checkpoint, dict) or any(key not in checkpoint for key in wanted):
+        raise InputError(f"{path} is not a checkpoint of this VAE: choose one that part 1 wrote")
+    return checkpoint
+
+
+def logger_place(checkpoint: Path) -> dict:
+    """Arguments of a logger that writes into the folder which a run's checkpoint is in."""
+    run = checkpoint.parent.parent
+    return dict(save_dir=run.parent.parent, name=run.parent.name, version=run.name)
+
+
+def wants_bar(asked: bool) -> bool:
+    """Whether to show a progress bar: where it was asked for, and on a terminal; not in a SLURM file."""
+    return asked or sys.stdout.isatty()
+
+
+def prepare_processor() -> None:
+    """Two settings without which a training step on a CPU takes two to three times as long; call it before any tensor
+    is computed, since the threads that compute take the first over when they start.
+
+    A pixel whose class is all but certain has a gradient below 1e-38. Processors work on such denormal numbers in
+    microcode, so they are flushed to zero. And glibc hands the memory of freed activations back to the system, which
+    must then clear fresh pages in every step, so it is told to keep them.
+    """
+    torch.set_flush_denormal(True)
+    if platform.libc_ver()[0] == "glibc":
+        M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
+        libc = ctypes.CDLL(None)
+        for parameter, value in ((M_MMAP_THRESHOLD, 1 << 30), (M_TRIM_THRESHOLD, (1 << 31) - 1), (M_TOP_PAD, 1 << 28)):
+            libc.mallopt(parameter, value)
+
+
+def quieten_lightning() -> None:
+    """Leave out Lightning's notes on hardware that is not there and its advice that does not hold here."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")

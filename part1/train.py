@@ -1,0 +1,24 @@
+"""Train a VAE on MNIST: `python train.py --help` lists the flags, `README.md` what a run leaves behind."""
+
+import logging
+import sys
+
+from inputs import InputError, parse
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0, or 2 after one sentence about what cannot be used."""
+    args = parse(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    from train_pl import train_vae  # after the flags are parsed: importing torch takes seconds
+
+    try:
+        train_vae(args)
+    except InputError as error:
+        print(f"train.py: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,316 @@
+"""The VAE as a LightningModule, the callback that samples from it, and its training."""
+
+import argparse
+import logging
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.seed import isolate_rng
+from torch import Tensor
+from torchvision.utils import save_image
+
+import run_folder
+from cnn_encoder_decoder import CNNDecoder, CNNEncoder
+from evaluation import encode, importance_weighted_bound
+from inputs import LOG_DIR, InputError, beside, check, completed, continued
+from mnist import digits, mnist
+from pictures import plot_bpd_curve, plot_codes, sample_grid
+from utils import KLD, elbo_to_bpd, reconstruction_loss, sample_reparameterize, visualize_manifold
+
+log = logging.getLogger(__name__)
+METRICS = ("reconstruction_loss", "regularization_loss", "ELBO", "bpd")
+
+
+class NotFiniteError(InputError):
+    """The loss became NaN or infinite."""
+
+
+class VAE(pl.LightningModule):
+    """Variational autoencoder of images with 16 grey values (Kingma and Welling, 2014).
+
+    Args:
+        num_filters: channels of the first convolution.
+        z_dim: dimensions of the latent space.
+        lr: learning rate of Adam.
+    """
+
+    CHECK_EVERY_N_STEPS = 50
+
+    def __init__(self, num_filters: int, z_dim: int, lr: float):
+        super().__init__()
+        self.save_hyperparameters()
+        self.encoder = CNNEncoder(num_filters=num_filters, z_dim=z_dim)
+        self.decoder = CNNDecoder(num_filters=num_filters, z_dim=z_dim)
+        self._reset_totals()
+
+    def forward(self, imgs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One-sample estimate of the negative evidence lower bound.
+
+        Args:
+            imgs: long [B, 1, 28, 28] with values 0 .. 15.
+
+        Returns:
+            Three scalars: reconstruction loss and regularisation loss, each in nats, summed over the dimensions of an
+            image and averaged over the batch, and their sum in bits per dimension.
+        """
+        mean, log_std = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in self.encoder(imgs))
+        z = sample_reparameterize(mean, log_std.exp(), validate_args=False)
+        L_rec = reconstruction_loss(self.decoder(z), imgs).mean()
+        L_reg = KLD(mean, log_std).mean()
+        return L_rec, L_reg, elbo_to_bpd(L_rec + L_reg, imgs.shape)
+
+    @torch.no_grad()
+    def sample(self, batch_size: int) -> Tensor:
+        """Draw z from the prior and every pixel from its categorical distribution.
+
+        Returns:
+            long [batch_size, 1, 28, 28] with values 0 .. 15.
+        """
+        weight = self.decoder.linear[0].weight
+        z = torch.randn(batch_size, self.hparams.z_dim, device=weight.device, dtype=weight.dtype)
+        probs = self.decoder(z).softmax(dim=1).permute(0, 2, 3, 1)  # (B, 28, 28, 16)
+        pixels = torch.multinomial(probs.flatten(end_dim=-2), num_samples=1)  # (B*28*28, 1)
+        return pixels.view(probs.shape[:-1]).unsqueeze(1)  # (B, 1, 28, 28)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters(), lr=self.hparams.lr, fused=True)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        bpd = self._step(batch)
+        bad_step = torch.where(bpd.detach().isfinite(), torch.inf, float(batch_idx + 1))
+        self._first_bad_step = torch.minimum(self._first_bad_step.to(bad_step), bad_step)
+        return bpd
+
+    def on_train_batch_end(self, outputs, batch, batch_idx: int) -> None:
+        if (batch_idx + 1) % self.CHECK_EVERY_N_STEPS == 0 or self.trainer.is_last_batch:
+            self._check_finite()
+        if self.trainer.is_last_batch:  # logged here, and not later, so that all callbacks see the epoch's means
+            self._log_totals("train")
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self._step(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_totals("val")
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self._step(batch)
+
+    def on_test_epoch_end(self) -> None:
+        self._log_totals("test")
+
+    def _step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """Losses of one batch, added to the epoch's sums on the device, where nothing has to wait for them."""
+        imgs, _ = batch
+        L_rec, L_reg, bpd = self(imgs)
+        self._totals = (
+            self._totals.to(bpd.device) + len(imgs) * torch.stack([L_rec, L_reg, L_rec + L_reg, bpd]).detach()
+        )
+        self._num_images += len(imgs)
+        return bpd
+
+    def _log_totals(self, mode: str) -> None:
+        means = dict(zip(METRICS, self._totals / max(self._num_images, 1), strict=True))
+        self.log_dict({f"{mode}_{name}": mean for name, mean in means.items()},
+                      on_step=False, on_epoch=True, sync_dist=True, batch_size=1)  # fmt: skip
+        self._reset_totals()
+
+    def _reset_totals(self) -> None:
+        self._totals, self._num_images = torch.zeros(len(METRICS)), 0
+        self._first_bad_step = torch.tensor(torch.inf)
+
+    def _check_finite(self) -> None:
+        if (step := self._first_bad_step.item()) != torch.inf:
+            raise NotFiniteError(
+                f"the loss is not finite in epoch {self.current_epoch + 1}, step {int(step)} of the epoch: lower --lr "
+                "or raise --precision; the checkpoints of the epochs before it are kept"
+            )
+
+
+class GenerateCallback(pl.Callback):
+    """Puts a grid of samples into TensorBoard before training and after every few epochs.
+
+    The same latent vectors and the same random draws are used each time, so that the grids can be compared, and the
+    random numbers of the training are left alone.
+
+    Args:
+        batch_size: images in the grid.
+        every_n_epochs: epochs between two grids.
+        save_to_disk: also write `epoch_{n}_samples.png` into the run's folder.
+    """
+
+    def __init__(self, batch_size: int = 64, every_n_epochs: int = 5, save_to_disk: bool = False):
+        super().__init__()
+        self.batch_size = batch_size
+        self.every_n_epochs = every_n_epochs
+        self.save_to_disk = save_to_disk
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.global_step == 0:
+            self.sample_and_save(trainer, pl_module, epoch=0)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        epoch = trainer.current_epoch + 1
+        if epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs:
+            self.sample_and_save(trainer, pl_module, epoch)
+
+    def sample_and_save(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int) -> None:
+        """Sample a grid and write it under the given epoch."""
+        was_training = pl_module.training
+        pl_module.eval()
+        try:
+            with isolate_rng():
+                torch.manual_seed(0)
+                grid = sample_grid(pl_module.sample(self.batch_size))
+        finally:
+            pl_module.train(was_training)
+        if not trainer.is_global_zero:
+            return
+        trainer.logger.experiment.add_image("Samples", grid, global_step=epoch)
+        if self.save_to_disk:
+            save_image(grid, Path(trainer.logger.log_dir, f"epoch_{epoch}_samples.png"))
+
+
+def load_vae(path: Path) -> tuple[VAE, dict]:
+    """Model and checkpoint of `path`.
+
+    Raises:
+        InputError: the file is missing, damaged, or not a checkpoint of this model.
+    """
+    checkpoint = run_folder.read_checkpoint(path)
+    try:
+        model = VAE(**checkpoint["hyper_parameters"])
+        model.load_state_dict(checkpoint["state_dict"])
+    except (TypeError, RuntimeError) as error:
+        raise InputError(
+            f"{path} is a checkpoint of another model than this VAE: choose one that part 1 wrote"
+        ) from error
+    return model.eval(), checkpoint
+
+
+def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
+    """Train, keep the checkpoint with the lowest validation bpd, and test it.
+
+    Args:
+        args: the flags of `train.py`; a flag that is missing has its default.
+
+    Returns:
+        Lightning's test result: one dictionary with `test_bpd`, `test_reconstruction_loss`,
+        `test_regularization_loss` and `test_ELBO`.
+
+    Raises:
+        InputError: a flag, the data, the run to resume or the log folder cannot be used; or the loss is not finite.
+    """
+    run_folder.prepare_processor()
+    run_folder.quieten_lightning()
+    args = completed(args)
+    log_dir = beside(args.log_dir, LOG_DIR)
+    checkpoint = None
+    if args.resume:
+        checkpoint = run_folder.find_checkpoint(args.resume, log_dir, "last")
+        _, saved = load_vae(checkpoint)
+        args = continued(args, saved["flags"])
+        if saved["epoch"] + 1 > args.epochs:
+            raise InputError(f"the run already has {saved['epoch'] + 1} epochs: raise --epochs to continue it")
+    check(args)
+    run_folder.make_writable(log_dir)
+    train_loader, val_loader, test_loader = load_data(args)
+    train_loader.sampler.set_epoch(saved["epoch"] + 1 if checkpoint else 0)
+
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    pl.seed_everything(args.seed, workers=True, verbose=False)
+    model = VAE(num_filters=args.num_filters, z_dim=args.z_dim, lr=args.lr).to(memory_format=torch.channels_last)
+    log.info("%s parameters", f"{sum(p.numel() for p in model.parameters()):,}")
+    if args.compile:
+        model.compile()
+
+    trainer, record = make_trainer(args, log_dir, checkpoint)
+    trainer.fit(model, train_loader, val_loader, ckpt_path=checkpoint, weights_only=True)
+
+    best_path = Path(trainer.checkpoint_callback.best_model_path)
+    best, saved = load_vae(best_path)
+    if args.compile:
+        best.compile()
+    test_result = trainer.test(best, test_loader, verbose=False)
+    if trainer.is_global_zero:
+        best.to(trainer.strategy.root_device)
+        finish(args, trainer, record, best, saved["epoch"] + 1, test_loader, test_result[0])
+    return test_result
+
+
+def load_data(args: argparse.Namespace):
+    """The loaders that the flags ask for."""
+    if args.dataset == "digits":
+        return digits(args.batch_size, args.num_workers, seed=args.seed)
+    return mnist(args.data_dir, args.batch_size, args.num_workers, seed=args.seed)
+
+
+def make_trainer(args: argparse.Namespace, log_dir: Path, checkpoint: Path | None):
+    """Trainer, and the callback that keeps the run's record; both write into one run folder."""
+    place = dict(save_dir=log_dir) if checkpoint is None else run_folder.logger_place(checkpoint)
+    logger = TensorBoardLogger(**place)
+    record = run_folder.RunRecord(args)
+    callbacks = [
+        run_folder.SeedEveryEpoch(args.seed),
+        GenerateCallback(save_to_disk=True),
+        record,
+        run_folder.BestAndLast(),
+    ]
+    bar = run_folder.wants_bar(args.progress_bar)
+    try:
+        trainer = pl.Trainer(
+            accelerator="auto",
+            devices=args.devices if args.devices == "auto" else int(args.devices),
+            num_nodes=args.num_nodes,
+            strategy=args.strategy,
+            precision=args.precision,
+            max_epochs=args.epochs,
+            logger=logger,
+            callbacks=callbacks,
+            enable_progress_bar=bar,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+    except (MisconfigurationException, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"--devices, --num_nodes, --strategy or --precision cannot be used here: {reason}") from error
+    return trainer, record
+
+
+def finish(args, trainer, record, best: VAE, best_epoch: int, test_loader, test_result: dict[str, float]) -> None:
+    """What a run leaves beside its metrics: bounds, pictures, codes for the projector, and last of all summary.json."""
+    folder, board = Path(trainer.logger.log_dir), trainer.logger.experiment
+    with isolate_rng():
+        torch.manual_seed(args.seed)
+        results = {name: float(value) for name, value in test_result.items()}
+        if args.importance_samples:
+            nll = importance_weighted_bound(best, test_loader, args.importance_samples)
+            results["importance_samples"] = args.importance_samples
+            results["test_importance_weighted_nll"] = nll
+            results["test_importance_weighted_bpd"] = float(elbo_to_bpd(torch.tensor(nll), (1, 1, 28, 28)))
+        images, labels, means = encode(best, test_loader)
+    board.add_embedding(
+        means, metadata=labels.tolist(), label_img=images.float() / 15, global_step=args.epochs, tag="codes"
+    )
+    figures = {"bpd_curve": plot_bpd_curve(record.rows, results["test_bpd"])}
+    if args.z_dim == 2:
+        manifold = visualize_manifold(best.decoder, grid_size=20)
+        save_image(manifold, folder / "vae_manifold.png")
+        board.add_image("Manifold", manifold, global_step=args.epochs)
+        figures["codes"] = plot_codes(means, labels)
+    for name, figure in figures.items():
+        figure.savefig(folder / f"{name}.png", dpi=150)
+        board.add_figure(name, figure, global_step=args.epochs)
+    run_folder.write_summary(folder, args, trainer, record, best_epoch, results)
+    board.flush()
+    log.info("test: %.4f bpd (best epoch %d of %d); pictures and numbers are in %s",
+             results["test_bpd"], best_epoch, args.epochs, folder)  # fmt: skip
+
+
+if __name__ == "__main__":
+    from train import main
+
+    raise SystemExit(main())

@@ -1,0 +1,88 @@
+"""Repeats the runs whose numbers stand in the README: finished ones are skipped, broken-off ones resumed.
+
+Numbers and pictures of a run are copied into `report/results/<run>/`.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+RESULTS = REPOSITORY / "report" / "results"
+
+# name: command line without data and log folders. `make reproduce` runs them in this order.
+RUNS = {
+    "vae_z20": "part1/train.py --z_dim 20 --epochs 80 --seed 42 --importance_samples 100",
+    "vae_z2": "part1/train.py --z_dim 2 --epochs 80 --seed 42 --importance_samples 100",
+}
+# What is small enough for the repository and needed to look at a run; a name that a run does not have is left out.
+KEPT = [
+    "metrics.csv",
+    "bpd_curve.png",
+    "epoch_0_samples.png",
+    "epoch_10_samples.png",
+    "epoch_80_samples.png",
+    "vae_manifold.png",
+    "codes.png",
+]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="reproduce.py", description=__doc__.splitlines()[0])
+    parser.add_argument("runs", nargs="*", metavar="RUN", help=f"some of {', '.join(RUNS)}; all by default")
+    parser.add_argument("--data_dir", default=os.environ.get("DATA_DIR", str(REPOSITORY / "data")),
+                        help="folder with MNIST/raw (default: the environment's DATA_DIR, else data)")  # fmt: skip
+    parser.add_argument("--force", action="store_true", help="repeat runs that are finished")
+    return parser
+
+
+def bring_to_its_end(name: str, data_dir: str) -> None:
+    """Start or resume a run and copy what it leaves."""
+    logs = REPOSITORY / "part1" / "VAE_logs" / name
+    runs = logs / "lightning_logs"
+    command = f"{RUNS[name]} --data_dir {shlex.quote(data_dir)} --log_dir {shlex.quote(str(logs))}"
+    if any(runs.glob("*/checkpoints/last.ckpt")):
+        command += " --resume"
+    print(f"{name}: python {command}", flush=True)
+    subprocess.run([sys.executable, *shlex.split(command)], cwd=REPOSITORY, check=True)
+    collect(max(runs.glob("*/summary.json"), key=lambda path: path.stat().st_mtime).parent, name)
+
+
+def collect(run: Path, name: str) -> None:
+    """Copy a finished run's numbers and pictures; what only this machine's paths could say is left out."""
+    target = RESULTS / name
+    target.mkdir(parents=True, exist_ok=True)
+    for file in KEPT:
+        if (run / file).exists():
+            shutil.copyfile(run / file, target / file)
+    summary = json.loads((run / "summary.json").read_text())
+    summary["command"] = f"python {RUNS[name]} --data_dir DATA"
+    for flag in ("data_dir", "log_dir"):
+        summary["flags"].pop(flag)
+    (target / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    if unknown := [name for name in args.runs if name not in RUNS]:
+        print(f"reproduce.py: error: no run {unknown[0]}: there are {', '.join(RUNS)}", file=sys.stderr)
+        return 2
+    for name in args.runs or RUNS:
+        if (RESULTS / name / "summary.json").exists() and not args.force:
+            print(f"{name}: finished, see report/results/{name}")
+            continue
+        try:
+            bring_to_its_end(name, args.data_dir)
+        except subprocess.CalledProcessError as failure:
+            print(f"reproduce.py: error: {name} stopped with exit code {failure.returncode}", file=sys.stderr)
+            return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

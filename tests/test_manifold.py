@@ -1,0 +1,68 @@
+"""The picture of the latent plane, with a decoder made up so that the right picture is known."""
+
+import pytest
+import torch
+from scipy.stats import norm
+from torch import nn
+
+
+class PercentileDecoder(nn.Module):
+    """Draws grey value 15 with a probability p and 0 otherwise; p is the prior's distribution function at z_1 in the
+    left half of the image, and at z_2 in the right half. The mean intensity is p; the most likely one 0 or 1."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, z):
+        p = torch.as_tensor(norm.cdf(z.cpu().numpy()), dtype=torch.float32).clamp(1e-6, 1 - 1e-6)  # (B, 2)
+        logits = torch.full((len(z), 16, 28, 28), -60.0)
+        for half, p_half in ((slice(0, 14), p[:, 0]), (slice(14, 28), p[:, 1])):
+            logits[:, 0, :, half] = (1 - p_half).log().view(-1, 1, 1)
+            logits[:, 15, :, half] = p_half.log().view(-1, 1, 1)
+        return logits
+
+    @property
+    def device(self):
+        return self.weight.device
+
+
+def tiles(grid: torch.Tensor, grid_size: int) -> torch.Tensor:
+    """The pictures of a `make_grid` image, [grid_size, grid_size, 28, 28], whatever its padding is."""
+    assert grid.ndim == 3 and grid.shape[1] == grid.shape[2], f"shape {tuple(grid.shape)}"
+    padding = (grid.shape[1] - 28 * grid_size) // (grid_size + 1)
+    starts = [padding + i * (28 + padding) for i in range(grid_size)]
+    return torch.stack([torch.stack([grid[0, r : r + 28, c : c + 28] for c in starts]) for r in starts])
+
+
+@pytest.mark.parametrize("grid_size", [5, 20])
+def test_percentiles_on_both_axes_and_mean_intensity(part1, grid_size):
+    grid = part1.utils.visualize_manifold(PercentileDecoder(), grid_size=grid_size)
+    pictures = tiles(grid.float(), grid_size)
+    z_1, z_2 = pictures[..., 7, 7], pictures[..., 7, 20]  # (grid_size, grid_size), by row and column
+    expected = (torch.arange(grid_size) + 0.5) / grid_size
+    along_rows, along_columns = expected.view(-1, 1).expand(-1, grid_size), expected.expand(grid_size, -1)
+    one_way = torch.allclose(z_1, along_columns, atol=1e-3) and torch.allclose(z_2, along_rows, atol=1e-3)
+    other_way = torch.allclose(z_1, along_rows, atol=1e-3) and torch.allclose(z_2, along_columns, atol=1e-3)
+    assert one_way or other_way
+
+
+@pytest.mark.own
+def test_the_first_latent_dimension_grows_to_the_right_and_the_second_downwards(part1):
+    pictures = tiles(part1.utils.visualize_manifold(PercentileDecoder(), grid_size=5), 5)
+    assert pictures[2, :, 7, 7].tolist() == pytest.approx([0.1, 0.3, 0.5, 0.7, 0.9], abs=1e-4)
+    assert pictures[:, 2, 7, 20].tolist() == pytest.approx([0.1, 0.3, 0.5, 0.7, 0.9], abs=1e-4)
+
+
+def test_the_default_is_20_pictures_a_side_with_intensities_in_0_1(part1):
+    grid = part1.utils.visualize_manifold(PercentileDecoder())
+    assert grid.shape[0] == 3
+    assert tiles(grid, 20).shape == (20, 20, 28, 28)
+    assert grid.min() >= 0 and grid.max() <= 1
+    assert not grid.requires_grad
+
+
+def test_works_with_the_real_decoder(part1):
+    decoder = part1.cnn_encoder_decoder.CNNDecoder(num_filters=4, z_dim=2)
+    grid = part1.utils.visualize_manifold(decoder, grid_size=3)
+    assert tiles(grid, 3).isfinite().all()

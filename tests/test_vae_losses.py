@@ -1,0 +1,109 @@
+"""The VAE's losses: sums over an image, means over the batch, and their sum in bits per dimension."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Categorical, Normal, kl_divergence
+
+
+class FixedEncoder(nn.Module):
+    """Gives every image the same posterior."""
+
+    def __init__(self, mean: torch.Tensor, log_std: torch.Tensor):
+        super().__init__()
+        self.mean, self.log_std = mean, log_std
+
+    def forward(self, x):
+        return self.mean.expand(len(x), -1), self.log_std.expand(len(x), -1)
+
+
+class FixedDecoder(nn.Module):
+    """Gives every latent vector the same logits [16, 28, 28]."""
+
+    def __init__(self, logits: torch.Tensor):
+        super().__init__()
+        self.logits = nn.Parameter(logits)
+
+    def forward(self, z):
+        return self.logits.expand(len(z), -1, -1, -1)
+
+    @property
+    def device(self):
+        return self.logits.device
+
+
+@pytest.fixture
+def vae(part1):
+    return part1.train_pl.VAE(num_filters=4, z_dim=3, lr=1e-3)
+
+
+def losses(vae, images) -> list[float]:
+    return [loss.item() for loss in vae(images)]
+
+
+def test_without_weights_every_grey_value_is_equally_likely(vae):
+    for parameter in vae.parameters():
+        nn.init.zeros_(parameter)
+    expected = [784 * math.log(16), 0.0, 4.0]
+    assert losses(vae, torch.randint(16, (7, 1, 28, 28))) == pytest.approx(expected, rel=1e-5)
+
+
+def test_losses_are_scalars(vae):
+    assert [loss.shape for loss in vae(torch.randint(16, (5, 1, 28, 28)))] == [torch.Size([])] * 3
+
+
+def test_against_torch_distributions(vae):
+    mean, log_std = torch.tensor([0.5, -1.0, 2.0]), torch.tensor([0.1, -0.5, -2.0])
+    logits = 3 * torch.randn(16, 28, 28)
+    vae.encoder, vae.decoder = FixedEncoder(mean, log_std), FixedDecoder(logits)
+    images = torch.randint(16, (5, 1, 28, 28))
+
+    pixels = Categorical(logits=logits.permute(1, 2, 0))
+    nll = -pixels.log_prob(images.squeeze(1)).sum(dim=(1, 2)).mean()
+    kl = kl_divergence(Normal(mean, log_std.exp()), Normal(0.0, 1.0)).sum()
+    bpd = (nll + kl) / (784 * math.log(2))
+    assert losses(vae, images) == pytest.approx([nll.item(), kl.item(), bpd.item()], rel=1e-5)
+
+
+def test_the_pixel_decides_which_logit_counts(vae):
+    """A decoder that is sure of a picture: its own picture costs nothing, a wrong pixel costs the logit's size."""
+    picture = torch.arange(784).remainder(16).view(28, 28)
+    logits = 40.0 * nn.functional.one_hot(picture, 16).permute(2, 0, 1)
+    vae.encoder = FixedEncoder(torch.zeros(3), torch.zeros(3))
+    vae.decoder = FixedDecoder(logits)
+    assert losses(vae, picture.view(1, 1, 28, 28)) == pytest.approx([0.0, 0.0, 0.0], abs=1e-4)
+    wrong = picture.clone()
+    wrong[2, 3] = (wrong[2, 3] + 1) % 16
+    assert losses(vae, wrong.view(1, 1, 28, 28))[0] == pytest.approx(40.0, rel=1e-4)
+
+
+@pytest.mark.parametrize("copies", [2, 5])
+def test_the_batch_size_does_not_matter(vae, copies):
+    vae.encoder = FixedEncoder(torch.tensor([1.0, -2.0, 0.5]), torch.full((3,), -30.0))
+    image = torch.randint(16, (1, 1, 28, 28))
+    assert losses(vae, image.expand(copies, -1, -1, -1)) == pytest.approx(losses(vae, image), rel=1e-5)
+
+
+def test_the_latent_vector_is_sampled_and_not_the_mean(vae):
+    vae.encoder = FixedEncoder(torch.zeros(3), torch.zeros(3))
+    image = torch.randint(16, (2, 1, 28, 28))
+    assert losses(vae, image)[0] != losses(vae, image)[0]
+
+
+def test_a_training_step_moves_encoder_and_decoder(vae):
+    before = {name: parameter.clone() for name, parameter in vae.named_parameters()}
+    optimizer = torch.optim.SGD(vae.parameters(), lr=0.1)
+    vae(torch.randint(16, (5, 1, 28, 28)))[2].backward()
+    optimizer.step()
+    assert all(not torch.equal(before[name], parameter) for name, parameter in vae.named_parameters())
+
+
+def test_the_optimizer_is_adam_over_all_parameters(part1):
+    vae = part1.train_pl.VAE(num_filters=4, z_dim=3, lr=0.0123)
+    optimizer = vae.configure_optimizers()
+    assert isinstance(optimizer, torch.optim.Adam)
+    assert optimizer.param_groups[0]["lr"] == 0.0123
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    assert held == {id(parameter) for parameter in vae.parameters()}
