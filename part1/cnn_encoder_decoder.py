@@ -12,9 +12,9 @@ LARGEST_VALUE = 15  # of a pixel with 4 bits
 def init_hidden_layers(layers: Iterable[nn.Module]) -> None:
     """Initialise the layers before activations with variance 2 / fan_in (He et al., 2015) and zero biases.
 
-    It keeps the scale of the activations from layer to layer, where PyTorch's default, 1 / (3 fan_in), lets it decay;
-    that costs a quarter of a bit in the first epoch, and makes it depend on the seed. The last layers of the networks
-    are left at the default, so that training starts close to the uniform distribution over grey values.
+    It keeps the scale of the activations from layer to layer, where PyTorch's default, 1 / (3 fan_in), lets it decay
+    and so slows the first epochs. The last layers of the networks are left at the default, so that training starts
+    close to the uniform distribution over grey values.
     """
     for layer in layers:
         if isinstance(layer, nn.ConvTranspose2d):  # (C_in, C_out, k, k): with stride s an output sees k^2 / s^2 taps

@@ -5,6 +5,7 @@ Only the standard library is imported here, so that `train.py --help` answers at
 
 import argparse
 import math
+import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -32,6 +33,16 @@ def beside(path: str | Path, default: str) -> Path:
     return (HERE / path if str(path) == default else Path(path).expanduser()).resolve()
 
 
+def make_writable(folder: Path, flag: str) -> None:
+    """Create a folder. Raises InputError, which names the flag to change, where nothing can be written into it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"cannot write into {folder} ({error.strerror}): give another {flag}") from error
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The flags of `train.py`: the course's names and defaults, and this implementation's additions."""
     parser = Parser(
@@ -49,9 +60,9 @@ def build_parser() -> argparse.ArgumentParser:
     training.add_argument("--epochs", type=int, default=80, help="passes over the training set, resumed ones included")
     training.add_argument("--seed", type=int, default=42, help="seed of weights, batches, noise and samples")
     training.add_argument("--resume", nargs="?", const="newest", metavar="RUN",
-                          help="continue a run: its folder, its name (version_3), or, without a value, the newest")  # fmt: skip
+                          help="continue a run: its folder, its name, or, without a value, the newest")  # fmt: skip
     training.add_argument("--importance_samples", type=int, default=0, metavar="K",
-                          help="after training, bound the test likelihood with K samples an image; 0: do not")  # fmt: skip
+                          help="after training, bound the test likelihood with K samples; 0: do not")  # fmt: skip
 
     data = parser.add_argument_group("data and logs")
     data.add_argument("--dataset", choices=("mnist", "digits"), default="mnist",
@@ -90,7 +101,8 @@ def completed(args: argparse.Namespace) -> argparse.Namespace:
 
 
 def continued(args: argparse.Namespace, flags: dict) -> argparse.Namespace:
-    """`args` for continuing a run that was started with `flags`: what was not given is taken from the run.
+    """`args` for continuing a run that was started with `flags`: what was not given is taken from the run, but for
+    what belongs to the machine.
 
     Raises:
         InputError: a flag that makes the run what it is was given with another value.
@@ -105,6 +117,8 @@ def continued(args: argparse.Namespace, flags: dict) -> argparse.Namespace:
         values[name] = flags[name]
     if "epochs" not in args.given:
         values["epochs"] = flags["epochs"]
+    if "data_dir" not in args.given and Path(flags["data_dir"]).is_dir():
+        values["data_dir"] = flags["data_dir"]
     return argparse.Namespace(**values)
 
 

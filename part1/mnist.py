@@ -135,13 +135,13 @@ def digits(batch_size: int = 128, num_workers: int = 0, seed: int | None = None)
 def _loaders(
     train: Subset, val: Subset, test: ImageDataset, batch_size: int, num_workers: int, seed: int | None
 ) -> Loaders:
-    common = dict(
-        batch_size=batch_size,
-        num_workers=num_workers,
-        collate_fn=as_it_is,
-        pin_memory=torch.cuda.is_available(),
-        persistent_workers=num_workers > 0,
-    )
+    common = {
+        "batch_size": batch_size,
+        "num_workers": num_workers,
+        "collate_fn": as_it_is,
+        "pin_memory": torch.cuda.is_available(),
+        "persistent_workers": num_workers > 0,
+    }
     sampler = RandomSampler(train) if seed is None else EpochSampler(train, seed)
     return DataLoader(train, sampler=sampler, **common), DataLoader(val, **common), DataLoader(test, **common)
 
@@ -171,7 +171,7 @@ def _read_mnist(root: Path, download: bool) -> list[tuple[Tensor, Tensor]]:
             data = datasets.MNIST(str(root), train=train)
         except Exception as error:  # whatever a reader raises on bytes that are not MNIST's
             raise InputError(
-                f"the files in {raw} are not MNIST ({error}): delete them to download them again"
+                f"the files in {raw} are not MNIST's ({type(error).__name__}): delete them to download them again"
             ) from error
         if data.data.shape != (count, 28, 28) or data.targets.shape != (count,):
             raise InputError(

@@ -5,13 +5,61 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torchvision.utils import make_grid
 
+from utils import mean_intensity
+
 # Ten colours that stay apart for colour-blind readers as far as ten can, in the order of the digits.
-DIGIT_COLOURS = ("#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499", "#777777")  # fmt: skip
+DIGIT_COLOURS = (
+    "#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499", "#777777",
+)  # fmt: skip
 
 
 def sample_grid(imgs: Tensor, nrow: int = 8) -> Tensor:
     """Images with values 0 .. 15, long [B, 1, H, W], as one picture [3, H', W'] in [0, 1] on the CPU."""
     return make_grid(imgs.float().cpu() / 15, nrow=nrow, pad_value=0.5)
+
+
+@torch.no_grad()
+def reconstruction_grid(model, images: Tensor, labels: Tensor, rows: int = 3) -> Tensor:
+    """The first `rows` images of each digit, in columns 0 .. 9, each above the mean intensity of its reconstruction.
+
+    Args:
+        model: has `encoder` and `decoder`.
+        images: long [N, 1, H, W] with values 0 .. 15.
+        labels: long [N]; every digit must be there `rows` times.
+        rows: pairs of originals and reconstructions.
+
+    Returns:
+        A picture [3, H', W'] in [0, 1].
+    """
+    chosen = torch.stack([images[labels == digit][:rows] for digit in range(10)], dim=1)  # (rows, 10, 1, H, W)
+    codes, _ = model.encoder(chosen.flatten(end_dim=1).to(model.decoder.device))
+    decoded = mean_intensity(model.decoder(codes)).cpu().view(chosen.shape)
+    pairs = torch.stack([chosen.float() / 15, decoded], dim=1)  # (rows, 2, 10, 1, H, W)
+    return make_grid(pairs.flatten(end_dim=2), nrow=10, pad_value=0.5)
+
+
+@torch.no_grad()
+def interpolation_grid(
+    model, images: Tensor, labels: Tensor, digits: tuple[int, int], steps: int = 10, rows: int = 8
+) -> Tensor:
+    """Mean intensities along straight lines between the codes of two digits; row i joins the i-th image of each.
+
+    Args:
+        model: has `encoder` and `decoder`.
+        images: long [N, 1, H, W] with values 0 .. 15.
+        labels: long [N].
+        digits: the digits at the left and at the right end.
+        steps: pictures of a row, both ends included.
+        rows: pairs of images.
+
+    Returns:
+        A picture [3, H', W'] in [0, 1].
+    """
+    device = model.decoder.device
+    left, right = (model.encoder(images[labels == digit][:rows].to(device))[0] for digit in digits)  # (rows, D)
+    share = torch.linspace(0, 1, steps, device=device).view(1, steps, 1)
+    codes = torch.lerp(left.unsqueeze(1), right.unsqueeze(1), share)  # (rows, steps, D)
+    return make_grid(mean_intensity(model.decoder(codes.flatten(end_dim=1))).cpu(), nrow=steps, pad_value=0.5)
 
 
 def plot_bpd_curve(rows: list[dict[str, float]], test_bpd: float) -> Figure:

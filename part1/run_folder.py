@@ -29,14 +29,27 @@ PACKAGES = ("torch", "torchvision", "pytorch-lightning", "numpy")
 
 
 class SeedEveryEpoch(pl.Callback):
-    """Seeds each epoch's noise from the run's seed, the epoch and the rank, so that a resumed run draws the same."""
+    """Seeds the noise at the start of every pass over a data set, so that it does not depend on what was drawn before.
+
+    A resumed run so draws what an uninterrupted one does. Validation and test use the same noise each time, which
+    makes epochs comparable; training uses other noise in each epoch. Each rank has its own.
+    """
 
     def __init__(self, seed: int):
         self.seed = seed
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx: int) -> None:
         if batch_idx == 0:
-            torch.manual_seed((self.seed * 1_000_003 + trainer.current_epoch) * 1_009 + trainer.global_rank)
+            self._seed_stream(trainer, 1 + trainer.current_epoch)
+
+    def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        if batch_idx == 0:
+            self._seed_stream(trainer, 0)
+
+    on_test_batch_start = on_validation_batch_start
+
+    def _seed_stream(self, trainer: pl.Trainer, stream: int) -> None:
+        torch.manual_seed((self.seed * 1_000_003 + stream) * 1_009 + trainer.global_rank)
 
 
 class BestAndLast(ModelCheckpoint):
@@ -99,7 +112,7 @@ class RunRecord(pl.Callback):
         self.seconds.append(time.perf_counter() - self._start)
         if not trainer.is_global_zero:
             return
-        trainer.logger.experiment.add_scalar("epoch_seconds", self.seconds[-1], trainer.global_step)
+        trainer.logger.experiment.add_scalar("epoch_seconds", self.seconds[-1], trainer.current_epoch + 1)
         write_whole(Path(trainer.logger.log_dir, "metrics.csv"), self._csv)
         if not self.quiet:
             log.info("epoch %d/%d: train %.4f, val %.4f bpd, %.1f s", trainer.current_epoch + 1, trainer.max_epochs,
@@ -129,7 +142,7 @@ def write_whole(path: Path, write) -> None:
 
 
 def write_summary(folder: Path, args, trainer: pl.Trainer, record: RunRecord, best_epoch: int, results: dict) -> None:
-    """Write `summary.json`: results, and what they were obtained with. That it exists means that the run is complete."""
+    """Write `summary.json`: results, and what they were obtained with. Where it exists, the run is complete."""
     summary = {
         **results,
         "best_epoch": best_epoch,
@@ -161,16 +174,6 @@ def device_name(device: torch.device) -> str:
         ]
         name = names[0] if names else name
     return f"{name} ({device.type}, {torch.get_num_threads()} threads)"
-
-
-def make_writable(folder: Path) -> None:
-    """Create a folder. Raises InputError where nothing can be written into it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise InputError(f"cannot write into {folder} ({error.strerror}): give another --log_dir") from error
 
 
 def find_checkpoint(run: str, log_dir: Path, which: str) -> Path:
@@ -220,7 +223,7 @@ def read_checkpoint(path: Path) -> dict:
 def logger_place(checkpoint: Path) -> dict:
     """Arguments of a logger that writes into the folder which a run's checkpoint is in."""
     run = checkpoint.parent.parent
-    return dict(save_dir=run.parent.parent, name=run.parent.name, version=run.name)
+    return {"save_dir": run.parent.parent, "name": run.parent.name, "version": run.name}
 
 
 def wants_bar(asked: bool) -> bool:
@@ -247,6 +250,7 @@ def prepare_processor() -> None:
 def quieten_lightning() -> None:
     """Leave out Lightning's notes on hardware that is not there and its advice that does not hold here."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", ".*LeafSpec.*")
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")

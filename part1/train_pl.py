@@ -15,7 +15,7 @@ from torchvision.utils import save_image
 import run_folder
 from cnn_encoder_decoder import CNNDecoder, CNNEncoder
 from evaluation import encode, importance_weighted_bound
-from inputs import LOG_DIR, InputError, beside, check, completed, continued
+from inputs import DATA_DIR, LOG_DIR, InputError, beside, check, completed, continued, make_writable
 from mnist import digits, mnist
 from pictures import plot_bpd_curve, plot_codes, sample_grid
 from utils import KLD, elbo_to_bpd, reconstruction_loss, sample_reparameterize, visualize_manifold
@@ -94,6 +94,8 @@ class VAE(pl.LightningModule):
         self._step(batch)
 
     def on_validation_epoch_end(self) -> None:
+        if not self._totals.isfinite().all():
+            raise self._not_finite("validation loss", self.trainer.num_training_batches)
         self._log_totals("val")
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -113,9 +115,11 @@ class VAE(pl.LightningModule):
         return bpd
 
     def _log_totals(self, mode: str) -> None:
-        means = dict(zip(METRICS, self._totals / max(self._num_images, 1), strict=True))
-        self.log_dict({f"{mode}_{name}": mean for name, mean in means.items()},
-                      on_step=False, on_epoch=True, sync_dist=True, batch_size=1)  # fmt: skip
+        """Log the means over a whole pass; Lightning takes the entry `step` as the place on the horizontal axis."""
+        means = self._totals / max(self._num_images, 1)
+        metrics = {f"{mode}_{name}": mean for name, mean in zip(METRICS, means, strict=True)}
+        metrics["step"] = float(self.current_epoch + (mode != "test"))
+        self.log_dict(metrics, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
         self._reset_totals()
 
     def _reset_totals(self) -> None:
@@ -124,10 +128,13 @@ class VAE(pl.LightningModule):
 
     def _check_finite(self) -> None:
         if (step := self._first_bad_step.item()) != torch.inf:
-            raise NotFiniteError(
-                f"the loss is not finite in epoch {self.current_epoch + 1}, step {int(step)} of the epoch: lower --lr "
-                "or raise --precision; the checkpoints of the epochs before it are kept"
-            )
+            raise self._not_finite("loss", int(step))
+
+    def _not_finite(self, loss: str, step: int) -> NotFiniteError:
+        return NotFiniteError(
+            f"the {loss} is not finite in epoch {self.current_epoch + 1}, step {step} of the epoch: lower --lr or "
+            "raise --precision; the checkpoints of the epochs before it are kept"
+        )
 
 
 class GenerateCallback(pl.Callback):
@@ -216,7 +223,8 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
         if saved["epoch"] + 1 > args.epochs:
             raise InputError(f"the run already has {saved['epoch'] + 1} epochs: raise --epochs to continue it")
     check(args)
-    run_folder.make_writable(log_dir)
+    make_writable(log_dir, "--log_dir")
+    args.data_dir = str(beside(args.data_dir, DATA_DIR))
     train_loader, val_loader, test_loader = load_data(args)
     train_loader.sampler.set_epoch(saved["epoch"] + 1 if checkpoint else 0)
 
@@ -250,7 +258,7 @@ def load_data(args: argparse.Namespace):
 
 def make_trainer(args: argparse.Namespace, log_dir: Path, checkpoint: Path | None):
     """Trainer, and the callback that keeps the run's record; both write into one run folder."""
-    place = dict(save_dir=log_dir) if checkpoint is None else run_folder.logger_place(checkpoint)
+    place = {"save_dir": log_dir} if checkpoint is None else run_folder.logger_place(checkpoint)
     logger = TensorBoardLogger(**place)
     record = run_folder.RunRecord(args)
     callbacks = [

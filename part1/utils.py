@@ -1,4 +1,4 @@
-"""The mathematics of the VAE: reparameterisation, KL divergence, bits per dimension, and the picture of its manifold."""
+"""The mathematics of the VAE: reparameterisation, losses, bits per dimension, and the picture of its manifold."""
 
 import math
 from collections.abc import Sequence

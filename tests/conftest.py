@@ -89,6 +89,6 @@ def fake_mnist(tmp_path_factory) -> Path:
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:
-    """Write unsigned bytes in the idx format: two zeros, the type 8, the number of dimensions, their sizes, the data."""
+    """Write unsigned bytes as idx: two zeros, the type 8, the number of dimensions, their sizes, the data."""
     header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
     path.write_bytes(header + array.tobytes())

@@ -1,0 +1,206 @@
+"""Bad input: one sentence that says what is wrong and what to do, exit code 2, and nothing lost."""
+
+import shutil
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import write_idx
+
+pytestmark = pytest.mark.own
+
+SMALL = ["--dataset", "digits", "--batch_size", "675", "--num_filters", "4", "--z_dim", "2", "--epochs", "1"]
+
+
+@pytest.fixture
+def fails(part1, capsys, monkeypatch):
+    """Runs the command line and returns its one line of error."""
+    monkeypatch.setattr("logging.basicConfig", lambda **kwargs: None)
+
+    def run(*argv: str) -> str:
+        try:
+            code = part1.train.main(list(argv))
+        except SystemExit as stop:
+            code = stop.code
+        error = capsys.readouterr().err
+        assert code == 2
+        assert error.startswith("train.py: error: ") and error.count("\n") == 1, error
+        return error
+
+    return run
+
+
+@pytest.fixture
+def finished(part1, tmp_path) -> Path:
+    """Folder of a run of one epoch."""
+    log_dir = tmp_path / "finished"
+    part1.train_pl.train_vae(part1.inputs.parse([*SMALL, "--log_dir", str(log_dir)]))
+    return log_dir / "lightning_logs" / "version_0"
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--z_dim", "0"), ("--z_dim", "-3"), ("--num_filters", "0"), ("--batch_size", "0"), ("--epochs", "0"),
+        ("--lr", "0"), ("--lr", "nan"), ("--lr", "inf"), ("--seed", "-1"), ("--seed", str(2**32)),
+        ("--devices", "0"), ("--devices", "many"), ("--num_nodes", "0"), ("--num_workers", "-1"),
+        ("--importance_samples", "-1"),
+    ],
+)  # fmt: skip
+def test_values_that_make_no_sense(fails, tmp_path, flag, value):
+    assert flag in fails("--dataset", "digits", "--log_dir", str(tmp_path / "logs"), f"{flag}={value}")
+    assert not (tmp_path / "logs").exists()
+
+
+@pytest.mark.parametrize("argv", [["--z_dim", "two"], ["--dataset", "cats"], ["--precision", "8"], ["--colour"]])
+def test_values_that_cannot_be_parsed(fails, argv):
+    assert argv[0] in fails(*argv)
+
+
+def test_a_strategy_that_does_not_exist(fails, tmp_path):
+    assert "--strategy" in fails(*SMALL, "--strategy", "hope", "--log_dir", str(tmp_path))
+
+
+@pytest.mark.parametrize("folder", ["/proc/nowhere", "a file"])
+def test_a_log_folder_that_cannot_be_written(fails, tmp_path, folder):
+    if folder == "a file":
+        folder = tmp_path / "file"
+        folder.write_text("kept")
+    error = fails(*SMALL, "--log_dir", str(folder))
+    assert f"cannot write into {folder}" in error and "--log_dir" in error
+
+
+def test_no_mnist_and_no_network(part1, fails, tmp_path, monkeypatch):
+    def unreachable(*args, **kwargs):
+        raise RuntimeError("Error downloading train-images-idx3-ubyte.gz:\nno route to host")
+
+    monkeypatch.setattr(part1.mnist.datasets, "MNIST", unreachable)
+    error = fails("--data_dir", str(tmp_path / "data"), "--log_dir", str(tmp_path / "logs"))
+    for part in (str(tmp_path / "data" / "MNIST" / "raw"), "train-images-idx3-ubyte", "--data_dir", "--dataset digits"):
+        assert part in error
+    assert not list((tmp_path / "data").rglob("*ubyte*"))
+    assert not (tmp_path / "logs" / "lightning_logs").exists()
+
+
+def test_mnist_that_must_not_be_downloaded(part1, tmp_path):
+    with pytest.raises(part1.inputs.InputError, match="not asked for"):
+        part1.mnist.mnist(root=tmp_path, download=False)
+
+
+@pytest.fixture
+def broken_mnist(fake_mnist, tmp_path) -> Path:
+    """A copy of the made-up MNIST whose files may be damaged."""
+    shutil.copytree(fake_mnist, tmp_path / "data", copy_function=shutil.copy)
+    return tmp_path / "data"
+
+
+def test_a_truncated_file(fails, broken_mnist, tmp_path):
+    file = broken_mnist / "MNIST" / "raw" / "train-images-idx3-ubyte"
+    file.write_bytes(file.read_bytes()[:-1000])
+    error = fails("--data_dir", str(broken_mnist), "--log_dir", str(tmp_path / "logs"))
+    assert str(file) in error and "47,039,016 bytes" in error and "47,040,016" in error
+
+
+def test_images_of_another_shape(fails, broken_mnist, tmp_path):
+    file = broken_mnist / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
+    write_idx(file, np.zeros((10_000, 14, 56), dtype=np.uint8))
+    error = fails("--data_dir", str(broken_mnist), "--log_dir", str(tmp_path / "logs"))
+    assert "(10000, 14, 56)" in error and "(10000, 28, 28)" in error
+
+
+def test_a_file_of_something_else(fails, broken_mnist, tmp_path):
+    file = broken_mnist / "MNIST" / "raw" / "train-labels-idx1-ubyte"
+    file.write_bytes(b"x" * file.stat().st_size)
+    assert "not MNIST's" in fails("--data_dir", str(broken_mnist), "--log_dir", str(tmp_path / "logs"))
+
+
+def test_an_interrupted_download_leaves_nothing_half_done(part1, tmp_path, monkeypatch):
+    def interrupted(root, download):
+        raw = Path(root, "MNIST", "raw")
+        raw.mkdir(parents=True)
+        (raw / "train-images-idx3-ubyte").write_bytes(b"half")
+        raise ConnectionError("connection reset")
+
+    monkeypatch.setattr(part1.mnist.datasets, "MNIST", interrupted)
+    with pytest.raises(part1.inputs.InputError, match="connection reset"):
+        part1.mnist.mnist(root=tmp_path, download=True)
+    assert not list(tmp_path.rglob("*ubyte"))
+
+
+@pytest.mark.parametrize("run", ["newest", "version_7", "/nowhere/at/all"])
+def test_no_run_to_resume(fails, tmp_path, run):
+    assert "name a run's folder" in fails(*SMALL, "--log_dir", str(tmp_path), "--resume", run)
+
+
+def test_a_truncated_checkpoint(fails, finished):
+    last = finished / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:5000])
+    assert f"{last} is damaged" in fails(*SMALL, "--resume", str(finished))
+
+
+@pytest.mark.parametrize("content", [{"weights": torch.zeros(3)}, torch.zeros(3), [1, 2]])
+def test_a_checkpoint_of_something_else(fails, finished, content):
+    torch.save(content, finished / "checkpoints" / "last.ckpt")
+    assert "not a checkpoint of this VAE" in fails(*SMALL, "--resume", str(finished))
+
+
+def test_a_checkpoint_of_another_model(fails, finished):
+    last = finished / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(last, weights_only=True)
+    checkpoint["state_dict"] = {"layer.weight": torch.zeros(3, 5)}
+    torch.save(checkpoint, last)
+    assert "another model" in fails(*SMALL, "--resume", str(finished))
+
+
+def test_a_checkpoint_that_would_run_code(part1, tmp_path):
+    """Pickles can hold any call; here one that would create a file."""
+
+    class Harmful:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "harm",)
+
+    torch.save({"state_dict": Harmful()}, tmp_path / "x.ckpt")
+    with pytest.raises(part1.inputs.InputError, match="damaged or no checkpoint"):
+        part1.run_folder.read_checkpoint(tmp_path / "x.ckpt")
+    assert not (tmp_path / "harm").exists()
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--z_dim", "5"), ("--lr", "0.01"), ("--batch_size", "100")])
+def test_a_resumed_run_keeps_what_it_was_started_with(fails, finished, flag, value):
+    before = (finished / "metrics.csv").read_bytes()
+    error = fails("--resume", str(finished), "--epochs", "2", flag, value)
+    assert f"{flag} {value} was given" in error and "new run without --resume" in error
+    assert (finished / "metrics.csv").read_bytes() == before
+
+
+def test_fewer_epochs_than_the_run_has(fails, part1, tmp_path):
+    part1.train_pl.train_vae(part1.inputs.parse([*SMALL, "--epochs", "2", "--log_dir", str(tmp_path)]))
+    assert "already has 2 epochs" in fails("--log_dir", str(tmp_path), "--resume", "--epochs", "1")
+
+
+@pytest.mark.parametrize(
+    ("batch_idx", "message"),
+    [(1, "the loss is not finite in epoch 2, step 3 "), (4, "the validation loss is not finite in epoch 2, step 5 ")],
+)
+def test_a_loss_that_is_not_finite(part1, tmp_path, monkeypatch, batch_idx, message):
+    """Weights are spoilt after a step of the second epoch: the message names the next one, or the validation after the
+    last one, and the first epoch's checkpoints stay."""
+    original = part1.train_pl.VAE.on_train_batch_end
+
+    def spoil(self, *args):
+        original(self, *args)
+        if self.current_epoch == 1 and args[-1] == batch_idx:
+            torch.nn.init.constant_(self.decoder.linear[0].weight, torch.nan)
+
+    monkeypatch.setattr(part1.train_pl.VAE, "on_train_batch_end", spoil)
+    args = Namespace(dataset="digits", batch_size=300, num_filters=4, z_dim=2, epochs=3, log_dir=str(tmp_path))
+    with pytest.raises(part1.train_pl.NotFiniteError, match=message):
+        part1.train_pl.train_vae(args)
+    run = tmp_path / "lightning_logs" / "version_0"
+    for which in ("best", "last"):
+        checkpoint = torch.load(run / "checkpoints" / f"{which}.ckpt", weights_only=True)
+        assert checkpoint["epoch"] == 0
+        assert all(weight.isfinite().all() for weight in checkpoint["state_dict"].values())
+    assert len((run / "metrics.csv").read_text().splitlines()) == 2, "the header and the first epoch"

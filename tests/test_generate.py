@@ -1,0 +1,78 @@
+"""`generate.py`: pictures from a run's checkpoint."""
+
+from argparse import Namespace
+
+import pytest
+import torch
+from PIL import Image
+
+pytestmark = pytest.mark.own
+
+
+@pytest.fixture(scope="module", params=[2, 3], ids=["z_dim 2", "z_dim 3"])
+def run(request, _parts, tmp_path_factory):
+    log_dir = tmp_path_factory.mktemp("runs")
+    with _parts["part1"].active() as part1:
+        part1.train_pl.train_vae(
+            Namespace(
+                dataset="digits", batch_size=675, num_filters=4, z_dim=request.param, epochs=1, log_dir=str(log_dir)
+            )
+        )
+    return next((log_dir / "lightning_logs").iterdir()), request.param
+
+
+def test_draws_what_the_model_allows(part1, run, capsys):
+    folder, z_dim = run
+    assert part1.generate.main(["--checkpoint", str(folder)]) == 0
+    names = ["samples", "reconstructions", "interpolations", *(["manifold"] if z_dim == 2 else [])]
+    assert capsys.readouterr().out.split() == [str(folder / "generated" / f"{name}.png") for name in names]
+    sizes = {"samples": (8, 8), "reconstructions": (10, 6), "interpolations": (10, 8), "manifold": (20, 20)}
+    for name in names:
+        with Image.open(folder / "generated" / f"{name}.png") as image:
+            assert image.size == tuple(30 * count + 2 for count in sizes[name])
+
+
+def test_the_seed_decides_the_samples(part1, run, tmp_path):
+    def draw(name, seed):
+        argv = ["--checkpoint", str(run[0]), "--pictures", "samples", "--num_samples", "3", "--seed", str(seed)]
+        assert part1.generate.main([*argv, "--output_dir", str(tmp_path / name)]) == 0
+        return (tmp_path / name / "samples.png").read_bytes()
+
+    assert draw("a", 1) == draw("b", 1) != draw("c", 2)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--num_samples", "0"], "--num_samples must be at least 1"),
+        (["--steps", "1"], "--steps must be at least 2"),
+        (["--digits", "3", "11"], "--digits must be two numbers from 0 to 9"),
+        (["--output_dir", "/proc/nowhere"], "cannot write into /proc/nowhere"),
+    ],
+)
+def test_flags_that_make_no_sense(part1, run, capsys, argv, message):
+    assert part1.generate.main(["--checkpoint", str(run[0]), *argv]) == 2
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert errors.count("\n") == 1
+
+
+def test_no_manifold_of_a_space_that_is_no_plane(part1, run, capsys):
+    folder, z_dim = run
+    code = part1.generate.main(["--checkpoint", str(folder), "--pictures", "manifold"])
+    assert code == (0 if z_dim == 2 else 2)
+    assert ("needs a model with z_dim 2" in capsys.readouterr().err) == (z_dim != 2)
+
+
+def test_interpolation_starts_and_ends_at_the_reconstructions(part1, run):
+    model, _ = part1.train_pl.load_vae(run[0] / "checkpoints" / "best.ckpt")
+    images, labels = part1.mnist.digits()[2].dataset[:]
+    grid = part1.pictures.interpolation_grid(model, images, labels, digits=(3, 8), steps=4, rows=2)
+    assert grid.shape == (3, 2 * 30 + 2, 4 * 30 + 2)
+    with torch.no_grad():
+        for column, digit in ((0, 3), (3, 8)):
+            codes, _ = model.encoder(images[labels == digit][:2])
+            expected = part1.utils.mean_intensity(model.decoder(codes))
+            for row in range(2):
+                tile = grid[0, 2 + 30 * row : 30 + 30 * row, 2 + 30 * column : 30 + 30 * column]
+                torch.testing.assert_close(tile, expected[row, 0], rtol=1e-4, atol=1e-5)

@@ -1,0 +1,256 @@
+"""A real training through `train_vae`, what it leaves, that it can be repeated, and that it can be resumed."""
+
+import csv
+import json
+import math
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+pytestmark = pytest.mark.own
+
+STEPS_PER_EPOCH = 2
+
+
+def flags(log_dir: Path, **changes) -> Namespace:
+    """A small model on the digits: two steps an epoch."""
+    values = {"dataset": "digits", "batch_size": 675, "num_filters": 4, "z_dim": 2, "epochs": 2, "seed": 3}
+    return Namespace(**{**values, "log_dir": str(log_dir), **changes})
+
+
+def run_of(log_dir: Path) -> Path:
+    """The only run folder below a log folder."""
+    (run,) = (log_dir / "lightning_logs").iterdir()
+    return run
+
+
+def rows_of(run: Path) -> list[dict[str, str]]:
+    with open(run / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def checkpoint_of(run: Path, which: str = "last") -> dict:
+    return torch.load(run / "checkpoints" / f"{which}.ckpt", weights_only=True)
+
+
+def assert_equal(a, b) -> None:
+    """Equality of nested containers of tensors, bit for bit."""
+    assert type(a) is type(b)
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_equal(a[key], b[key])
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b)
+        for x, y in zip(a, b, strict=True):
+            assert_equal(x, y)
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b)
+    else:
+        assert a == b
+
+
+@pytest.fixture(scope="module")
+def finished(_parts, tmp_path_factory):
+    """Log folder and test result of one finished run of two epochs, with importance samples."""
+    log_dir = tmp_path_factory.mktemp("finished")
+    with _parts["part1"].active() as part1:
+        result = part1.train_pl.train_vae(flags(log_dir, importance_samples=3))
+    return run_of(log_dir), result
+
+
+def test_returns_the_test_result(finished):
+    _, result = finished
+    assert len(result) == 1
+    rec, reg = result[0]["test_reconstruction_loss"], result[0]["test_regularization_loss"]
+    assert result[0]["test_ELBO"] == pytest.approx(rec + reg, rel=1e-5)
+    assert result[0]["test_bpd"] == pytest.approx((rec + reg) / (784 * math.log(2)), rel=1e-5)
+    assert 2 < result[0]["test_bpd"] < 4.5
+
+
+def test_leaves_its_files(finished):
+    run, _ = finished
+    expected = {
+        "hparams.yaml", "metrics.csv", "summary.json", "bpd_curve.png", "codes.png", "vae_manifold.png",
+        "epoch_0_samples.png", "epoch_2_samples.png",
+    }  # fmt: skip
+    assert expected <= {path.name for path in run.iterdir()}
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    for picture in run.glob("*.png"):
+        with Image.open(picture) as image:
+            image.verify()
+    with Image.open(run / "epoch_0_samples.png") as image:
+        assert image.size == (8 * 30 + 2, 8 * 30 + 2), "a grid of 8 by 8 samples"
+
+
+def test_metrics_are_means_over_the_epoch(finished):
+    run, _ = finished
+    rows = rows_of(run)
+    assert [(row["epoch"], row["step"]) for row in rows] == [
+        ("1", str(STEPS_PER_EPOCH)),
+        ("2", str(2 * STEPS_PER_EPOCH)),
+    ]
+    for row in rows:
+        for mode in ("train", "val"):
+            rec, reg = float(row[f"{mode}_reconstruction_loss"]), float(row[f"{mode}_regularization_loss"])
+            assert float(row[f"{mode}_ELBO"]) == pytest.approx(rec + reg, rel=1e-5)
+            assert float(row[f"{mode}_bpd"]) == pytest.approx((rec + reg) / (784 * math.log(2)), rel=1e-5)
+    assert float(rows[0]["train_bpd"]) == pytest.approx(4, abs=0.3), "training starts near 4 bits"
+
+
+def test_summary_says_what_was_obtained_with_what(finished):
+    run, result = finished
+    summary = json.loads((run / "summary.json").read_text())
+    rows = rows_of(run)
+    assert summary["test_bpd"] == result[0]["test_bpd"]
+    assert summary["best_epoch"] == min((float(row["val_bpd"]), int(row["epoch"])) for row in rows)[1]
+    assert summary["train_bpd"] == float(rows[-1]["train_bpd"])
+    assert (summary["epochs"], summary["seed"], summary["importance_samples"]) == (2, 3, 3)
+    assert summary["test_importance_weighted_nll"] == pytest.approx(
+        summary["test_importance_weighted_bpd"] * 784 * math.log(2), rel=1e-5
+    )
+    assert summary["train_seconds"] > 0 and summary["device"] and summary["versions"]["torch"] and summary["command"]
+
+
+def test_hparams_are_the_flags(finished):
+    run, _ = finished
+    hparams = yaml.safe_load((run / "hparams.yaml").read_text())
+    assert (hparams["z_dim"], hparams["lr"], hparams["dataset"], hparams["seed"]) == (2, 1e-3, "digits", 3)
+
+
+def test_tensorboard_has_the_tags(finished):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run, result = finished
+    events = EventAccumulator(str(run))
+    events.Reload()
+    tags = events.Tags()
+    losses = ("reconstruction_loss", "regularization_loss", "ELBO", "bpd")
+    expected = {f"{mode}_{loss}" for mode in ("train", "val") for loss in losses} | {"test_bpd"}
+    assert expected <= set(tags["scalars"])
+    assert {"Samples", "Manifold", "bpd_curve", "codes"} <= set(tags["images"])
+    for tag in ("train_bpd", "val_bpd"):
+        assert [event.step for event in events.Scalars(tag)] == [1, 2], "the horizontal axis counts epochs"
+    assert [event.step for event in events.Images("Samples")] == [0, 2]
+    (test,) = events.Scalars("test_bpd")
+    assert (test.step, test.value) == (2, pytest.approx(result[0]["test_bpd"], rel=1e-6))
+    (layout,) = events.Tensors("custom_scalars__config__")
+    assert b"train_bpd" in layout.tensor_proto.string_val[0] and b"val_bpd" in layout.tensor_proto.string_val[0]
+
+
+def test_projector_has_the_codes_with_their_labels(finished):
+    run, _ = finished
+    (folder,) = run.glob("*/codes")
+    assert folder.relative_to(run).as_posix() in (run / "projector_config.pbtxt").read_text()
+    assert len((folder / "tensors.tsv").read_text().splitlines()) == 297
+    assert set((folder / "metadata.tsv").read_text().split()) == set("0123456789")
+
+
+def test_the_best_checkpoint_is_the_one_that_was_tested(part1, finished):
+    run, result = finished
+    best = min(rows_of(run), key=lambda row: float(row["val_bpd"]))
+    assert checkpoint_of(run, "best")["epoch"] + 1 == int(best["epoch"])
+    model, _ = part1.train_pl.load_vae(run / "checkpoints" / "best.ckpt")
+    _, _, test = part1.mnist.digits(batch_size=675)
+    (batch,) = test
+    with torch.no_grad():
+        bpd = model(batch[0])[2].item()
+    assert bpd == pytest.approx(result[0]["test_bpd"], rel=0.01)
+
+
+def test_a_flag_that_is_missing_has_its_default(part1):
+    args = part1.inputs.completed(Namespace(z_dim=5))
+    assert (args.z_dim, args.num_filters, args.lr, args.batch_size, args.epochs, args.seed) == (
+        5,
+        32,
+        1e-3,
+        128,
+        80,
+        42,
+    )
+
+
+def test_the_course_s_flags_and_defaults(part1):
+    args = part1.inputs.build_parser().parse_args([])
+    course = {
+        "z_dim": 20, "num_filters": 32, "lr": 1e-3, "batch_size": 128, "data_dir": "../data/", "epochs": 80,
+        "seed": 42, "log_dir": "VAE_logs", "progress_bar": False, "num_workers": 0,
+    }  # fmt: skip
+    assert {name: getattr(args, name) for name in course} == course
+
+
+def test_the_same_seed_gives_the_same_numbers(part1, tmp_path):
+    for name in ("a", "b", "other"):
+        part1.train_pl.train_vae(flags(tmp_path / name, seed=4 if name == "other" else 3))
+    a, b, other = ((run_of(tmp_path / name) / "metrics.csv").read_bytes() for name in ("a", "b", "other"))
+    assert a == b
+    assert a != other
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_resumed_run_equals_an_uninterrupted_one(part1, tmp_path, num_workers):
+    train_vae = part1.train_pl.train_vae
+    train_vae(flags(tmp_path / "whole", epochs=4, num_workers=num_workers))
+    train_vae(flags(tmp_path / "parts", epochs=2, num_workers=num_workers))
+    train_vae(flags(tmp_path / "parts", epochs=4, num_workers=num_workers, resume="newest"))
+    whole, parts = run_of(tmp_path / "whole"), run_of(tmp_path / "parts")
+    for key in ("state_dict", "optimizer_states"):
+        assert_equal(checkpoint_of(whole)[key], checkpoint_of(parts)[key])
+    assert_equal(checkpoint_of(whole, "best")["state_dict"], checkpoint_of(parts, "best")["state_dict"])
+    assert (whole / "metrics.csv").read_bytes() == (parts / "metrics.csv").read_bytes()
+    summaries = [json.loads((run / "summary.json").read_text()) for run in (whole, parts)]
+    assert summaries[0]["test_bpd"] == summaries[1]["test_bpd"]
+
+
+def test_a_run_that_was_moved_keeps_its_best_checkpoint(part1, tmp_path):
+    """A learning rate that makes the loss worse: the best epoch stays the first, wherever the folder is."""
+    train_vae = part1.train_pl.train_vae
+    train_vae(flags(tmp_path / "old", epochs=1))
+    (tmp_path / "old").rename(tmp_path / "new")
+    run = run_of(tmp_path / "new")
+    last = run / "checkpoints" / "last.ckpt"
+    checkpoint = checkpoint_of(run)
+    for group in checkpoint["optimizer_states"][0]["param_groups"]:
+        group["lr"] = 0.03
+    torch.save(checkpoint, last)
+    before = checkpoint_of(run, "best")
+    train_vae(flags(tmp_path / "new", epochs=2, resume=str(run)))
+    rows = rows_of(run)
+    assert float(rows[1]["val_bpd"]) > float(rows[0]["val_bpd"])
+    assert_equal(before["state_dict"], checkpoint_of(run, "best")["state_dict"])
+
+
+def test_what_was_not_given_is_taken_from_the_resumed_run(part1, tmp_path, monkeypatch):
+    monkeypatch.setattr("logging.basicConfig", lambda **kwargs: None)
+    part1.train_pl.train_vae(flags(tmp_path, epochs=1))
+    assert part1.train.main(["--log_dir", str(tmp_path), "--resume", "--epochs", "2"]) == 0
+    assert [row["epoch"] for row in rows_of(run_of(tmp_path))] == ["1", "2"]
+
+
+def test_resuming_a_finished_run_repeats_its_evaluation_alone(part1, tmp_path):
+    part1.train_pl.train_vae(flags(tmp_path))
+    run = run_of(tmp_path)
+    weights, metrics = checkpoint_of(run)["state_dict"], (run / "metrics.csv").read_bytes()
+    (run / "summary.json").unlink()
+    part1.train_pl.train_vae(flags(tmp_path, resume=run.name))
+    assert (run / "summary.json").exists()
+    assert (run / "metrics.csv").read_bytes() == metrics
+    assert_equal(checkpoint_of(run)["state_dict"], weights)
+
+
+def test_pictures_do_not_disturb_the_training(part1, finished):
+    """Sampling leaves the random numbers and the mode of the module as they were."""
+
+    class Trainer:
+        is_global_zero = True
+        logger = type("Logger", (), {"experiment": type("Writer", (), {"add_image": lambda *args, **kwargs: None})()})()
+
+    vae = part1.train_pl.VAE(num_filters=4, z_dim=3, lr=1e-3).train()
+    state = torch.get_rng_state()
+    part1.train_pl.GenerateCallback(batch_size=2).sample_and_save(Trainer(), vae, epoch=7)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert vae.training
