@@ -146,7 +146,9 @@ def test_projector_has_the_codes_with_their_labels(finished):
     run, _ = finished
     (folder,) = run.glob("*/codes")
     assert folder.relative_to(run).as_posix() in (run / "projector_config.pbtxt").read_text()
-    assert len((folder / "tensors.tsv").read_text().splitlines()) == 297
+    points = [line.split("\t") for line in (folder / "tensors.tsv").read_text().splitlines()]
+    assert len(points) == 297
+    assert all(len(point) == 3 for point in points), "two dimensions, and the third that the projector needs"
     assert set((folder / "metadata.tsv").read_text().split()) == set("0123456789")
 
 

@@ -1,0 +1,111 @@
+"""The suite's loader: parts in isolation, other people's solutions, and one readable line where a module is broken."""
+
+import sys
+
+import pytest
+from part_loader import Part
+
+pytestmark = pytest.mark.own
+
+
+@pytest.fixture
+def submission(tmp_path):
+    """Two parts with modules of equal names; the second imports its own inside a function."""
+    files = {
+        "part1/utils.py": "NAME = 'utils of part 1'",
+        "part1/train.py": "from utils import NAME",
+        "part2/utils.py": "NAME = 'utils of part 2'",
+        "part2/train.py": "def name():\n    from utils import NAME\n    return NAME",
+        "part2/broken.py": "import no_such_package",
+        "part2/leaves.py": "import sys\nsys.exit('usage: leaves')",
+        "part2/wrong.py": "def f(:",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def test_each_part_imports_its_own_modules(submission):
+    for part in ("part1", "part2"):
+        with Part(submission / part).active() as loaded:
+            assert f"utils of part {part[-1]}" == loaded.utils.NAME
+    with Part(submission / "part1").active() as loaded:
+        assert loaded.train.NAME == "utils of part 1"
+
+
+def test_imports_inside_functions_find_the_part_s_modules_too(submission):
+    with Part(submission / "part2").active() as loaded:
+        assert loaded.train.name() == "utils of part 2"
+
+
+def test_nothing_is_left_behind(submission):
+    path, modules = list(sys.path), set(sys.modules)
+    sentinel = sys.modules["utils"] = type(sys)("utils")
+    try:
+        with Part(submission / "part2").active() as loaded:
+            assert loaded.utils is not sentinel
+        assert sys.modules["utils"] is sentinel
+    finally:
+        del sys.modules["utils"]
+    assert sys.path == path
+    assert set(sys.modules) == modules
+
+
+def test_modules_are_imported_once(submission):
+    part = Part(submission / "part1")
+    with part.active():
+        first = part.utils
+    with part.active():
+        assert part.utils is first
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "broken",
+            "broken.py cannot be imported: ModuleNotFoundError: No module named 'no_such_package'",
+        ),
+        ("leaves", "leaves.py calls sys.exit('usage: leaves') when it is imported"),
+        ("wrong", "wrong.py cannot be imported: SyntaxError"),
+        ("absent", "absent.py does not exist"),
+    ],
+)
+def test_a_broken_module_is_one_line(submission, name, message):
+    with Part(submission / "part2").active() as loaded:
+        for _ in range(2):
+            with pytest.raises(pytest.fail.Exception) as caught:
+                getattr(loaded, name)
+            assert message in str(caught.value)
+            assert "\n" not in str(caught.value)
+        assert loaded.utils.NAME == "utils of part 2", "the other modules are not concerned"
+
+
+def test_grading_another_solution(pytester, repository, tmp_path):
+    """A solution with right bits per dimension, a wrong KL divergence, and a module that leaves when it is imported."""
+    part = tmp_path / "solution" / "part1"
+    part.mkdir(parents=True)
+    (part / "utils.py").write_text(
+        "import math\n"
+        "def elbo_to_bpd(elbo, img_shape):\n"
+        "    return elbo / math.log(2) / math.prod(img_shape[1:])\n"
+        "def KLD(mean, log_std):\n"
+        "    return (mean ** 2).sum(-1)\n"
+    )
+    (part / "cnn_encoder_decoder.py").write_text("raise SystemExit(3)")
+    tests = repository / "tests"
+    files = [str(tests / f"test_{name}.py") for name in ("bpd", "kl", "networks")]
+    result = pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider", "--submission", str(part.parent), *files)
+    outcomes = result.parseoutcomes()
+    assert outcomes["skipped"] == 3, "what this repository adds to the interface"
+    assert outcomes["passed"] == 9 + 2, "the tests of bits per dimension, and two of the KL divergence at the prior"
+    result.stdout.fnmatch_lines(["*cnn_encoder_decoder.py calls sys.exit(3) when it is imported"])
+    result.stdout.fnmatch_lines(["FAILED *test_kl.py::test_equals_the_integral*"])
+    result.stdout.no_fnmatch_line("FAILED *test_bpd.py*")
+
+
+def test_a_submission_that_is_not_there(pytester, repository, tmp_path):
+    result = pytester.runpytest_subprocess("--submission", str(tmp_path / "nothing"), str(repository / "tests"))
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*no such folder*"])
