@@ -99,7 +99,7 @@ class RunRecord(pl.Callback):
         trainer.logger.experiment.add_custom_scalars(
             {"bits per dimension": {"training and validation": ["Multiline", ["train_bpd", "val_bpd"]]}}
         )
-        log.info("run folder: %s", folder)
+        log.info("%s parameters; run folder: %s", f"{sum(p.numel() for p in pl_module.parameters()):,}", folder)
 
     def on_train_epoch_start(self, trainer, pl_module) -> None:
         self._start = time.perf_counter()

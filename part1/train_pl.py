@@ -56,9 +56,11 @@ class VAE(pl.LightningModule):
             Three scalars: reconstruction loss and regularisation loss, each in nats, summed over the dimensions of an
             image and averaged over the batch, and their sum in bits per dimension.
         """
-        mean, log_std = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in self.encoder(imgs))
+        mean, log_std = self.encoder(imgs)
+        narrow, wide = mean.dtype, torch.promote_types(mean.dtype, torch.float32)
+        mean, log_std = mean.to(wide), log_std.to(wide)
         z = sample_reparameterize(mean, log_std.exp(), validate_args=False)
-        L_rec = reconstruction_loss(self.decoder(z), imgs).mean()
+        L_rec = reconstruction_loss(self.decoder(z.to(narrow)), imgs).mean()
         L_reg = KLD(mean, log_std).mean()
         return L_rec, L_reg, elbo_to_bpd(L_rec + L_reg, imgs.shape)
 
@@ -69,9 +71,8 @@ class VAE(pl.LightningModule):
         Returns:
             long [batch_size, 1, 28, 28] with values 0 .. 15.
         """
-        weight = self.decoder.linear[0].weight
-        z = torch.randn(batch_size, self.hparams.z_dim, device=weight.device, dtype=weight.dtype)
-        probs = self.decoder(z).softmax(dim=1).permute(0, 2, 3, 1)  # (B, 28, 28, 16)
+        z = torch.randn(batch_size, self.hparams.z_dim, device=self.device, dtype=self.dtype)
+        probs = self.decoder(z).float().softmax(dim=1).permute(0, 2, 3, 1)  # (B, 28, 28, 16)
         pixels = torch.multinomial(probs.flatten(end_dim=-2), num_samples=1)  # (B*28*28, 1)
         return pixels.view(probs.shape[:-1]).unsqueeze(1)  # (B, 1, 28, 28)
 
@@ -231,7 +232,6 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     pl.seed_everything(args.seed, workers=True, verbose=False)
     model = VAE(num_filters=args.num_filters, z_dim=args.z_dim, lr=args.lr).to(memory_format=torch.channels_last)
-    log.info("%s parameters", f"{sum(p.numel() for p in model.parameters()):,}")
     if args.compile:
         model.compile()
 
@@ -244,7 +244,7 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
         best.compile()
     test_result = trainer.test(best, test_loader, verbose=False)
     if trainer.is_global_zero:
-        best.to(trainer.strategy.root_device)
+        best.float().to(trainer.strategy.root_device)
         finish(args, trainer, record, best, saved["epoch"] + 1, test_loader, test_result[0])
     return test_result
 
@@ -300,9 +300,9 @@ def finish(args, trainer, record, best: VAE, best_epoch: int, test_loader, test_
             results["test_importance_weighted_nll"] = nll
             results["test_importance_weighted_bpd"] = float(elbo_to_bpd(torch.tensor(nll), (1, 1, 28, 28)))
         images, labels, means = encode(best, test_loader)
-    board.add_embedding(
-        means, metadata=labels.tolist(), label_img=images.float() / 15, global_step=args.epochs, tag="codes"
-    )
+    pixels = images.float() / 15
+    points = F.pad(means, (0, max(0, 3 - args.z_dim)))  # the projector draws nothing with fewer than three dimensions
+    board.add_embedding(points, metadata=labels.tolist(), label_img=pixels, global_step=args.epochs, tag="codes")
     figures = {"bpd_curve": plot_bpd_curve(record.rows, results["test_bpd"])}
     if args.z_dim == 2:
         manifold = visualize_manifold(best.decoder, grid_size=20)

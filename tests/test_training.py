@@ -256,3 +256,10 @@ def test_pictures_do_not_disturb_the_training(part1, finished):
     part1.train_pl.GenerateCallback(batch_size=2).sample_and_save(Trainer(), vae, epoch=7)
     assert torch.equal(torch.get_rng_state(), state)
     assert vae.training
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
+def test_precisions(part1, tmp_path, precision):
+    (result,) = part1.train_pl.train_vae(flags(tmp_path, precision=precision, importance_samples=1))
+    assert 2 < result["test_bpd"] < 4.5
+    assert (run_of(tmp_path) / "vae_manifold.png").exists()
