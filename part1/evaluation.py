@@ -48,17 +48,17 @@ def importance_weighted_bound(model, loader: DataLoader, num_samples: int, large
         The mean over all images, in nats an image.
     """
     device = model.decoder.device
-    total, count = torch.zeros((), dtype=torch.float64, device=device), 0
+    total, count = 0.0, 0
     for imgs, _ in loader:
         imgs = imgs.to(device)
         step = max(1, largest_batch // len(imgs))
-        log_sum = torch.full((len(imgs),), -math.inf, dtype=torch.float64, device=device)
+        log_sum = torch.full((len(imgs),), -math.inf, dtype=torch.float64)
         for done in range(0, num_samples, step):
             log_w = log_importance_weights(model, imgs, min(step, num_samples - done))  # (step, B)
-            log_sum = torch.logaddexp(log_sum, log_w.double().logsumexp(dim=0))
-        total += (math.log(num_samples) - log_sum).sum()
+            log_sum = torch.logaddexp(log_sum, log_w.cpu().double().logsumexp(dim=0))
+        total += (math.log(num_samples) - log_sum).sum().item()
         count += len(imgs)
-    return total.item() / count
+    return total / count
 
 
 @torch.no_grad()

@@ -118,6 +118,11 @@ class RunRecord(pl.Callback):
             log.info("epoch %d/%d: train %.4f, val %.4f bpd, %.1f s", trainer.current_epoch + 1, trainer.max_epochs,
                      metrics["train_bpd"], metrics["val_bpd"], self.seconds[-1])  # fmt: skip
 
+    def on_exception(self, trainer: pl.Trainer, pl_module, exception: BaseException) -> None:
+        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero:
+            way_on = "continue with --resume" if self.rows else "there is no checkpoint yet"
+            log.info("\ninterrupted after %d finished epochs: %s", len(self.rows), way_on)
+
     def _csv(self, file) -> None:
         writer = csv.DictWriter(file, fieldnames=list(self.rows[0]), lineterminator="\n")
         writer.writeheader()

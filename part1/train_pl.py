@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -176,7 +177,7 @@ class GenerateCallback(pl.Callback):
                 grid = sample_grid(pl_module.sample(self.batch_size))
         finally:
             pl_module.train(was_training)
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or trainer.logger is None:
             return
         trainer.logger.experiment.add_image("Samples", grid, global_step=epoch)
         if self.save_to_disk:
@@ -268,7 +269,9 @@ def make_trainer(args: argparse.Namespace, log_dir: Path, checkpoint: Path | Non
         record,
         run_folder.BestAndLast(),
     ]
-    bar = run_folder.wants_bar(args.progress_bar)
+    there = torch.cuda.device_count() or os.cpu_count()
+    if args.devices != "auto" and int(args.devices) > there:
+        raise InputError(f"--devices {args.devices} was given, but this machine has {there}: give at most so many")
     try:
         trainer = pl.Trainer(
             accelerator="auto",
@@ -279,7 +282,7 @@ def make_trainer(args: argparse.Namespace, log_dir: Path, checkpoint: Path | Non
             max_epochs=args.epochs,
             logger=logger,
             callbacks=callbacks,
-            enable_progress_bar=bar,
+            enable_progress_bar=run_folder.wants_bar(args.progress_bar),
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )
@@ -315,8 +318,8 @@ def finish(args, trainer, record, best: VAE, best_epoch: int, test_loader, test_
         board.add_figure(name, figure, global_step=args.epochs)
     run_folder.write_summary(folder, args, trainer, record, best_epoch, results)
     board.flush()
-    log.info("test: %.4f bpd (best epoch %d of %d); pictures and numbers are in %s",
-             results["test_bpd"], best_epoch, args.epochs, folder)  # fmt: skip
+    score = f"{results['test_bpd']:.4f} bpd (best epoch {best_epoch} of {args.epochs})"
+    log.info("test: %s; pictures and numbers are in %s", score, folder)
 
 
 if __name__ == "__main__":
