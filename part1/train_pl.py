@@ -122,7 +122,9 @@ class VAE(pl.LightningModule):
         means = self._totals / max(self._num_images, 1)
         metrics = {f"{mode}_{name}": mean for name, mean in zip(METRICS, means, strict=True)}
         metrics["step"] = float(self.current_epoch + (mode != "test"))
-        self.log_dict(metrics, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
+        for name, value in metrics.items():
+            in_bar = name.endswith("_bpd")
+            self.log(name, value, on_step=False, on_epoch=True, sync_dist=True, batch_size=1, prog_bar=in_bar)
         self._reset_totals()
 
     def _reset_totals(self) -> None:
