@@ -91,6 +91,7 @@ def test_made_up_images_equal_the_template_s(part1, fake_mnist):
     assert torch.equal(found_labels[:500], labels)
 
 
+@pytest.mark.timeout(1200)  # a solution that reads picture by picture takes its time
 def test_all_70_000_images_equal_the_template_s(part1, mnist_dir):
     train, val, test = load(part1, mnist_dir, batch_size=1000)
     images, labels = template_images(mnist_dir, train=False)
