@@ -29,7 +29,7 @@ $(VENV)/.installed-tests: $(VENV)/.installed tests/requirements.txt
 demo: $(VENV)/.installed ## train on embedded data within minutes, without a network
 	$(BIN)/python part1/train.py --dataset digits --epochs 60 --log_dir part1/VAE_logs/$(DEMO)
 	$(BIN)/python part1/train.py --dataset digits --epochs 60 --z_dim 2 --log_dir part1/VAE_logs/$(DEMO)
-	$(BIN)/python part1/generate.py part1/VAE_logs/$(DEMO)/lightning_logs/version_0
+	$(BIN)/python part1/generate.py --checkpoint part1/VAE_logs/$(DEMO)/lightning_logs/version_0
 	$(BIN)/python part2/train.py $(DEMO_PART2) --log_dir part2/AAE_logs/$(DEMO)
 	$(BIN)/python part2/generate.py --checkpoint part2/AAE_logs/$(DEMO)/version_0
 	@echo

@@ -101,10 +101,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def completed(args: argparse.Namespace) -> argparse.Namespace:
-    """`args` with a default for every flag that it lacks, such as a namespace with the course's flags alone."""
+    """`args` with a default for every flag that it lacks, such as a namespace with the course's flags alone, and
+    without anything that is no flag."""
     defaults = vars(build_parser().parse_args([]))
-    values = vars(args)
-    given = values.get("given", {name for name in defaults if name in values and values[name] != defaults[name]})
+    values = {name: value for name, value in vars(args).items() if name in defaults}
+    given = vars(args).get("given", {name for name, value in values.items() if value != defaults[name]})
     return argparse.Namespace(**{**defaults, **values, "given": frozenset(given)})
 
 

@@ -204,7 +204,7 @@ def _download_mnist(root: Path) -> None:
             for name in FILE_SIZES:
                 os.replace(Path(folder, "MNIST", "raw", name), raw / name)
     except Exception as error:  # no network, no server, no right to write
-        raise InputError(_where_to_put(raw, f"the download failed: {str(error).strip().splitlines()[0]}")) from error
+        raise InputError(_where_to_put(raw, f"the download failed: {str(error).strip().splitlines()[-1]}")) from error
 
 
 def _where_to_put(raw: Path, reason: str) -> str:

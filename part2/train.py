@@ -7,6 +7,7 @@ from __future__ import annotations  # the names in signatures stand for modules 
 
 import argparse
 import logging
+import math
 import os
 import sys
 import time
@@ -29,6 +30,7 @@ from inputs import (
 )
 
 if TYPE_CHECKING:
+    import torch
     from lightning_fabric import Fabric
     from torch import Tensor, nn
     from torch.optim import Optimizer
@@ -76,25 +78,12 @@ def train_aae(
     """
     import torch
 
-    from utils import DeviceValues
+    from utils import EpochMeans
 
     backward = backward or torch.Tensor.backward
     device = model.decoder.device
     model.train()
-    values, sizes, step = DeviceValues(), [], 0
-    totals, num_images = {}, 0
-
-    def read() -> None:
-        """Add what has gathered to the totals."""
-        nonlocal num_images
-        window = values.read()
-        _raise_if_not_finite(window, epoch, first_step=step - len(sizes) + 1, device=device)
-        for name, losses in window.items():
-            weighted = sum(size * loss for size, loss in zip(sizes, losses, strict=True))
-            totals[name] = totals.get(name, 0) + weighted
-        num_images += sum(sizes)
-        sizes.clear()
-
+    means, step = EpochMeans(), 0
     for step, (x, _) in enumerate(train_loader, start=1):
         x = x.to(device, non_blocking=True)
 
@@ -111,28 +100,37 @@ def train_aae(
 
         logger_ae.add_values(ae_values)
         logger_disc.add_values(disc_values)
-        values.add(ae_values)
-        values.add(disc_values)
-        sizes.append(len(x))
+        means.add({**ae_values, **disc_values}, size=len(x))
         if step % READ_EVERY_N_STEPS == 0:
-            read()
-    read()
-    return {name: total / num_images for name, total in totals.items()}
+            _raise_if_not_finite(means.read(), epoch, step, device)
+    _raise_if_not_finite(means.read(), epoch, step, device)
+    return means.means()
 
 
-def _raise_if_not_finite(window: dict[str, list[float]], epoch: int, first_step: int, device) -> None:
-    """Stop at the first step of a window with a loss that is not finite, on all processes at once."""
+def _raise_if_not_finite(window: dict[str, list[float]], epoch: int, last_step: int, device: torch.device) -> None:
+    """Stop for the first step of a window with a loss that is not finite, on all processes at once.
+
+    Args:
+        window: values of the last steps by name.
+        epoch, last_step: where they end.
+        device: on which processes exchange tensors.
+    """
     import torch
 
-    bad = min((losses.index(loss) for losses in window.values() for loss in losses if not abs(loss) < torch.inf),
-              default=torch.inf)  # fmt: skip
+    places = range(max(map(len, window.values()), default=0))
+    bad = {}
+    for name, losses in window.items():
+        for place in places:
+            if not math.isfinite(losses[place]):
+                bad.setdefault(place, name)
+    first = min(bad, default=math.inf)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        shared = torch.tensor(float(bad), device=device)
+        shared = torch.tensor(float(first), device=device)
         torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MIN)
-        bad = shared.item()
-    if bad < torch.inf:
-        names = [name for name, losses in window.items() if not abs(losses[int(bad)]) < torch.inf]
-        raise NotFiniteError(_not_finite(names[0] if names else "loss", epoch, int(bad) + first_step))
+        first = shared.item()
+    if first < math.inf:
+        name = bad.get(int(first), "a loss of another process")
+        raise NotFiniteError(_not_finite(name, epoch, last_step - len(places) + 1 + int(first)))
 
 
 def _not_finite(loss: str, epoch: int, step: int) -> str:
@@ -245,6 +243,11 @@ def main(args: argparse.Namespace) -> dict:
     run = TrainingRun(args, fabric, folder, *loaders, saved)
     try:
         return _train(run)
+    except KeyboardInterrupt:
+        way_on = "continue with --resume" if run.epoch else "there is no checkpoint yet"
+        if fabric.is_global_zero:
+            log.info("\ninterrupted after %d finished epochs: %s", run.epoch, way_on)
+        raise
     finally:
         run.close()
 
@@ -287,12 +290,16 @@ def start_fabric(args: argparse.Namespace) -> Fabric:
     for name in ("lightning_fabric", "lightning.fabric", "lightning_utilities"):  # its notes on hardware not there
         logging.getLogger(name).setLevel(logging.WARNING)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    num_gpus = 0 if args.no_cuda else torch.cuda.device_count()
+    there = num_gpus or os.cpu_count()
+    if args.devices != "auto" and int(args.devices) > there:
+        raise InputError(f"--devices {args.devices} was given, but this machine has {there}: give at most so many")
     try:
         fabric = Fabric(
             accelerator="cpu" if args.no_cuda else "auto",
             devices=args.devices if args.devices == "auto" else int(args.devices),
             num_nodes=args.num_nodes,
-            strategy=resolve_strategy(args, 0 if args.no_cuda else torch.cuda.device_count()),
+            strategy=resolve_strategy(args, num_gpus),
             precision=args.precision,
         )
     except (RuntimeError, ValueError) as error:

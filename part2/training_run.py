@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
@@ -166,10 +167,9 @@ class TrainingRun:
         if not self.fabric.is_global_zero:
             return {}
         codes, labels, _ = self._encode_test_images()
-        images = self.test_loader.dataset.images / 2 + 0.5
-        self.writer.add_embedding(
-            codes, metadata=labels.tolist(), label_img=images, global_step=self.epoch, tag="codes"
-        )
+        images, names = self.test_loader.dataset.images / 2 + 0.5, labels.tolist()
+        points = F.pad(codes, (0, max(0, 3 - self.args.z_dim)))  # with fewer dimensions the projector draws nothing
+        self.writer.add_embedding(points, metadata=names, label_img=images, global_step=self.epoch, tag="codes")
         figures = {"curves": plot_curves(self.rows)}
         if self.args.z_dim == 2:
             figures["codes"] = plot_codes(codes, labels)

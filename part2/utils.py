@@ -34,6 +34,32 @@ class DeviceValues:
         }
 
 
+class EpochMeans:
+    """Means over the images of an epoch, from the means over its batches."""
+
+    def __init__(self):
+        self._values, self._sizes = DeviceValues(), []
+        self._totals, self._num_images = defaultdict(float), 0
+
+    def add(self, values: Mapping[str, Tensor | float], size: int) -> None:
+        """Add the values of a step with `size` images, which stay on the device."""
+        self._values.add(values)
+        self._sizes.append(size)
+
+    def read(self) -> dict[str, list[float]]:
+        """Read and return the values of the steps since the last reading, and add them to the totals."""
+        window = self._values.read()
+        for name, values in window.items():
+            self._totals[name] += sum(size * value for size, value in zip(self._sizes, values, strict=True))
+        self._num_images += sum(self._sizes)
+        self._sizes.clear()
+        return window
+
+    def means(self) -> dict[str, float]:
+        """Of all that has been read."""
+        return {name: total / self._num_images for name, total in self._totals.items()}
+
+
 class TensorBoardLogger:
     """Writes means over a window of steps into TensorBoard, so that its curves are smooth and its files small.
 

@@ -39,7 +39,8 @@ def images(count: int = 5) -> torch.Tensor:
 
 
 def autoencoder_losses(model, x, lambda_) -> dict[str, float]:
-    loss, parts = model.get_loss_autoencoder(x, *model(x), lambda_=lambda_)
+    with torch.no_grad():
+        loss, parts = model.get_loss_autoencoder(x, *model(x), lambda_=lambda_)
     values = {name: float(value) for name, value in parts.items()}
     assert values["ae_loss"] == pytest.approx(float(loss))
     return values

@@ -165,7 +165,7 @@ def test_numbers_of_the_readme_are_those_of_the_results(repository):
         assert float(text.replace(",", "")) == round(value, decimals), f"{file} {key}: {value}"
 
 
-@pytest.mark.parametrize("readme", ["README.md", "part1/README.md"])
+@pytest.mark.parametrize("readme", ["README.md", "part1/README.md", "part2/README.md"])
 def test_paths_in_a_readme_exist(repository, readme):
     text = (repository / readme).read_text()
     folder = (repository / readme).parent
