@@ -124,8 +124,10 @@ def plot_curves(rows: list[dict[str, float]]) -> Figure:
             axes.plot(epochs, [row[name] for row in rows], color=colour, marker=marker, label=label)
         if title in undecided:
             axes.axhline(undecided[title], color="black", linestyle="--", linewidth=1, label="cannot tell")
-        else:
+        if "distance" in title:
             axes.set_yscale("log")
+        elif "error" in title:
+            axes.set_ylim(bottom=0)
         axes.set(title=title, xlabel="epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3, which="both")

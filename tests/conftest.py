@@ -60,7 +60,7 @@ def part2(_parts):
 @pytest.fixture(scope="session")
 def few_digits(_parts):
     """A few of the digits in the place of part 2's `digits`, while the context that is returned holds: 120 for training
-    and 40 for the test, so that a training takes a moment."""
+    and 60 for the test, so that a training takes a moment."""
 
     @contextlib.contextmanager
     def shrunk(part2):
@@ -68,7 +68,7 @@ def few_digits(_parts):
 
         def few(batch_size=64, num_workers=0, seed=None, test_batch_size=1000):
             train, test = (
-                part2.mnist.ImageDataset(*loader.dataset[: (120, 40)[i]]) for i, loader in enumerate(original())
+                part2.mnist.ImageDataset(*loader.dataset[: (120, 60)[i]]) for i, loader in enumerate(original())
             )
             return (
                 part2.mnist._shuffled(train, batch_size, num_workers, seed),
