@@ -14,7 +14,13 @@ pytestmark = pytest.mark.own
 REQUIREMENT = re.compile(r"^([A-Za-z0-9_.-]+)\s*>=\s*([0-9.]+)$")
 PIN = re.compile(r"^([A-Za-z0-9_.-]+)==([0-9.]+)$")
 # Modules whose package has another name.
-PACKAGES = {"pytorch_lightning": "pytorch-lightning", "sklearn": "scikit-learn", "yaml": "pyyaml", "PIL": "pillow"}
+PACKAGES = {
+    "pytorch_lightning": "pytorch-lightning",
+    "lightning_fabric": "pytorch-lightning",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+    "PIL": "pillow",
+}
 # Packages that a required one always brings along.
 BROUGHT_ALONG = {"pillow": "matplotlib"}
 
