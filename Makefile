@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 DEMO := demo_$(shell date +%Y%m%d_%H%M%S)
+DEMO_PART2 := --dataset digits --z_dim 2 --epochs 40 --d_lr 0.05
 ARGS ?=
 LOGS ?= part1/VAE_logs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format grade train-part1 reproduce tensorboard clean
+.PHONY: help demo test lint format grade train-part1 train-part2 reproduce tensorboard clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,10 +29,12 @@ $(VENV)/.installed-tests: $(VENV)/.installed tests/requirements.txt
 demo: $(VENV)/.installed ## train on embedded data within minutes, without a network
 	$(BIN)/python part1/train.py --dataset digits --epochs 60 --log_dir part1/VAE_logs/$(DEMO)
 	$(BIN)/python part1/train.py --dataset digits --epochs 60 --z_dim 2 --log_dir part1/VAE_logs/$(DEMO)
-	$(BIN)/python part1/generate.py part1/VAE_logs/$(DEMO)/lightning_logs/version_0
+	$(BIN)/python part1/generate.py --checkpoint part1/VAE_logs/$(DEMO)/lightning_logs/version_0
+	$(BIN)/python part2/train.py $(DEMO_PART2) --log_dir part2/AAE_logs/$(DEMO)
+	$(BIN)/python part2/generate.py --checkpoint part2/AAE_logs/$(DEMO)/version_0
 	@echo
 	@echo "The pictures of this demo:"
-	@find part1/VAE_logs/$(DEMO) -name '*.png' ! -name sprite.png | sort | sed 's/^/  /'
+	@find part1/VAE_logs/$(DEMO) part2/AAE_logs/$(DEMO) -name '*.png' ! -name sprite.png | sort | sed 's/^/  /'
 	@echo "Its curves and codes: make tensorboard LOGS=part1/VAE_logs/$(DEMO), then open http://localhost:6006"
 
 test: $(VENV)/.installed-tests ## run the test suite; DATA_DIR=DIR adds the tests that need MNIST in DIR/MNIST/raw
@@ -51,6 +54,9 @@ grade: $(VENV)/.installed-tests ## run the suite on another solution: make grade
 
 train-part1: $(VENV)/.installed ## train the VAE on MNIST; ARGS="--epochs 2" and so on
 	$(BIN)/python part1/train.py $(ARGS)
+
+train-part2: $(VENV)/.installed ## train the adversarial autoencoder on MNIST
+	$(BIN)/python part2/train.py $(ARGS)
 
 reproduce: $(VENV)/.installed ## repeat the runs whose numbers stand in the README (DATA_DIR: where MNIST is)
 	$(BIN)/python report/reproduce.py $(ARGS)

@@ -19,7 +19,15 @@ RESULTS = REPOSITORY / "report" / "results"
 RUNS = {
     "vae_z20": "part1/train.py --z_dim 20 --epochs 80 --seed 42 --importance_samples 100",
     "vae_z2": "part1/train.py --z_dim 2 --epochs 80 --seed 42 --importance_samples 100",
+    "ae_z8": "part2/train.py --z_dim 8 --lambda_ 1 --epochs 100 --seed 42",
+    "ae_z2": "part2/train.py --z_dim 2 --lambda_ 1 --epochs 100 --seed 42",
+    "aae_z8": "part2/train.py --z_dim 8 --lambda_ 0.995 --epochs 100 --seed 42",
+    "aae_z2": "part2/train.py --z_dim 2 --lambda_ 0.995 --epochs 100 --seed 42",
+    "aae_z20": "part2/train.py --z_dim 20 --lambda_ 0.995 --epochs 100 --seed 42",
 }
+# Where a part's runs are, and the file that a run can be resumed from.
+LOG_DIRS = {"part1": "VAE_logs", "part2": "AAE_logs"}
+CHECKPOINTS = {"part1": "last.ckpt", "part2": "model_checkpoint.pt"}
 # What is small enough for the repository and needed to look at a run; a name that a run does not have is left out.
 KEPT = [
     "metrics.csv",
@@ -29,6 +37,10 @@ KEPT = [
     "epoch_80_samples.png",
     "vae_manifold.png",
     "codes.png",
+    "curves.png",
+    "manifold.png",
+    *(f"results/Prior_samples/samples_epoch_{epoch}.png" for epoch in (0, 20, 50, 100)),
+    *(f"results/Reconstruction/reconstruction_{epoch}.png" for epoch in (0, 20, 50, 100)),
 ]
 
 
@@ -43,14 +55,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 def bring_to_its_end(name: str, data_dir: str) -> None:
     """Start or resume a run and copy what it leaves."""
-    logs = REPOSITORY / "part1" / "VAE_logs" / name
-    runs = logs / "lightning_logs"
+    part = RUNS[name].split("/")[0]
+    logs = REPOSITORY / part / LOG_DIRS[part] / name
     command = f"{RUNS[name]} --data_dir {shlex.quote(data_dir)} --log_dir {shlex.quote(str(logs))}"
-    if any(runs.glob("*/checkpoints/last.ckpt")):
+    if any(logs.rglob(f"checkpoints/{CHECKPOINTS[part]}")):
         command += " --resume"
     print(f"{name}: python {command}", flush=True)
     subprocess.run([sys.executable, *shlex.split(command)], cwd=REPOSITORY, check=True)
-    collect(max(runs.glob("*/summary.json"), key=lambda path: path.stat().st_mtime).parent, name)
+    collect(max(logs.rglob("summary.json"), key=lambda path: path.stat().st_mtime).parent, name)
 
 
 def collect(run: Path, name: str) -> None:
@@ -59,7 +71,7 @@ def collect(run: Path, name: str) -> None:
     target.mkdir(parents=True, exist_ok=True)
     for file in KEPT:
         if (run / file).exists():
-            shutil.copyfile(run / file, target / file)
+            shutil.copyfile(run / file, target / Path(file).name)
     summary = json.loads((run / "summary.json").read_text())
     summary["command"] = f"python {RUNS[name]} --data_dir DATA"
     for flag in ("data_dir", "log_dir"):

@@ -1,5 +1,6 @@
 """Fixtures of the suite: the parts under test, and data for them."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -47,6 +48,40 @@ def part1(_parts):
     """Modules of part 1."""
     with _parts["part1"].active() as part:
         yield part
+
+
+@pytest.fixture
+def part2(_parts):
+    """Modules of part 2."""
+    with _parts["part2"].active() as part:
+        yield part
+
+
+@pytest.fixture(scope="session")
+def few_digits(_parts):
+    """A few of the digits in the place of part 2's `digits`, while the context that is returned holds: 120 for training
+    and 60 for the test, so that a training takes a moment."""
+
+    @contextlib.contextmanager
+    def shrunk(part2):
+        original = part2.mnist.digits
+
+        def few(batch_size=64, num_workers=0, seed=None, test_batch_size=1000):
+            train, test = (
+                part2.mnist.ImageDataset(*loader.dataset[: (120, 60)[i]]) for i, loader in enumerate(original())
+            )
+            return (
+                part2.mnist._shuffled(train, batch_size, num_workers, seed),
+                torch.utils.data.DataLoader(test, batch_size=test_batch_size, collate_fn=part2.mnist.as_it_is),
+            )
+
+        part2.mnist.digits = few
+        try:
+            yield
+        finally:
+            part2.mnist.digits = original
+
+    return shrunk
 
 
 @pytest.fixture(autouse=True)

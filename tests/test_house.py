@@ -14,7 +14,13 @@ pytestmark = pytest.mark.own
 REQUIREMENT = re.compile(r"^([A-Za-z0-9_.-]+)\s*>=\s*([0-9.]+)$")
 PIN = re.compile(r"^([A-Za-z0-9_.-]+)==([0-9.]+)$")
 # Modules whose package has another name.
-PACKAGES = {"pytorch_lightning": "pytorch-lightning", "sklearn": "scikit-learn", "yaml": "pyyaml", "PIL": "pillow"}
+PACKAGES = {
+    "pytorch_lightning": "pytorch-lightning",
+    "lightning_fabric": "pytorch-lightning",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+    "PIL": "pillow",
+}
 # Packages that a required one always brings along.
 BROUGHT_ALONG = {"pillow": "matplotlib"}
 
@@ -165,7 +171,7 @@ def test_numbers_of_the_readme_are_those_of_the_results(repository):
         assert float(text.replace(",", "")) == round(value, decimals), f"{file} {key}: {value}"
 
 
-@pytest.mark.parametrize("readme", ["README.md", "part1/README.md"])
+@pytest.mark.parametrize("readme", ["README.md", "part1/README.md", "part2/README.md"])
 def test_paths_in_a_readme_exist(repository, readme):
     text = (repository / readme).read_text()
     folder = (repository / readme).parent

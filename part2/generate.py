@@ -1,0 +1,114 @@
+"""Draw pictures from a trained adversarial autoencoder: samples, reconstructions, the way from one digit to another,
+and the latent plane.
+
+`python generate.py --help` lists the flags.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from inputs import LOG_DIR, InputError, Parser, beside, make_writable
+
+PICTURES = ("samples", "reconstructions", "interpolations", "manifold")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="generate.py",
+        description="Draw pictures from a trained adversarial autoencoder.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument(
+        "--checkpoint", default="newest", metavar="RUN", help="a run's folder or name, a checkpoint, or 'newest'"
+    )
+    parser.add_argument("--log_dir", default=LOG_DIR, help="folder of all runs, where 'newest' and names are looked up")
+    parser.add_argument("--output_dir", help="where the pictures go; the run's folder 'generated' if left out")
+    parser.add_argument(
+        "--pictures", nargs="+", choices=PICTURES, help="what to draw; all that the model allows if left out"
+    )
+    parser.add_argument("--num_samples", type=int, default=64, help="how many samples")
+    parser.add_argument(
+        "--digits", nargs=2, type=int, default=(3, 8), metavar=("A", "B"), help="interpolate between these two"
+    )
+    parser.add_argument("--steps", type=int, default=10, help="pictures of an interpolation, its ends included")
+    parser.add_argument("--data_dir", help="folder with MNIST/raw; the one the run was trained from if left out")
+    parser.add_argument("--seed", type=int, default=42, help="seed of the samples")
+    return parser
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raises InputError for the first flag whose value makes no sense."""
+    if args.num_samples < 1:
+        raise InputError(f"--num_samples must be at least 1, not {args.num_samples}")
+    if args.steps < 2:
+        raise InputError(f"--steps must be at least 2, the two ends, not {args.steps}")
+    if not all(0 <= digit <= 9 for digit in args.digits):
+        raise InputError(f"--digits must be two numbers from 0 to 9, not {args.digits[0]} {args.digits[1]}")
+
+
+def generate(args: argparse.Namespace) -> list[Path]:
+    """Write the pictures that the flags ask for; returns their paths.
+
+    Raises:
+        InputError: a flag, the checkpoint, the data or the output folder cannot be used.
+    """
+    import torch  # after the flags are parsed: it takes seconds
+    from torchvision.utils import save_image
+
+    from mnist import load_test_images
+    from pictures import interpolation_grid, manifold_grid, reconstruction_grid, sample_grid
+    from run_folder import find_checkpoint, load_aae
+
+    check(args)
+    path = find_checkpoint(args.checkpoint, beside(args.log_dir, LOG_DIR))
+    model, checkpoint = load_aae(path)
+    wanted = args.pictures or [name for name in PICTURES if name != "manifold" or model.z_dim == 2]
+    if "manifold" in wanted and model.z_dim != 2:
+        raise InputError(
+            f"the manifold needs a model with z_dim 2, and this one has {model.z_dim}: leave it out of --pictures"
+        )
+    folder = Path(args.output_dir).expanduser() if args.output_dir else path.parent.parent / "generated"
+    make_writable(folder, "--output_dir")
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+    images = labels = None
+    if {"reconstructions", "interpolations"} & set(wanted):
+        flags = dict(checkpoint["flags"])
+        if args.data_dir:
+            flags["data_dir"] = args.data_dir
+        images, labels = load_test_images(argparse.Namespace(**flags))
+
+    def reconstructions() -> torch.Tensor:
+        """Three images of each digit, in columns 0 .. 9."""
+        chosen = torch.stack([images[labels == digit][:3] for digit in range(10)], dim=1)  # (3, 10, 1, H, W)
+        return reconstruction_grid(model, chosen.flatten(end_dim=1))
+
+    drawings = {
+        "samples": lambda: sample_grid(model.sample(args.num_samples)),
+        "reconstructions": reconstructions,
+        "interpolations": lambda: interpolation_grid(model, images, labels, tuple(args.digits), args.steps),
+        "manifold": lambda: manifold_grid(model.decoder),
+    }
+    torch.manual_seed(args.seed)
+    paths = []
+    for name in wanted:
+        save_image(drawings[name](), folder / f"{name}.png")
+        paths.append(folder / f"{name}.png")
+    return paths
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0, or 2 after one sentence about what cannot be used."""
+    args = build_parser().parse_args(argv)
+    try:
+        for path in generate(args):
+            print(path)
+    except InputError as error:
+        print(f"generate.py: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,214 @@
+"""MNIST with grey values in [-1, 1], and the small digits inside scikit-learn for machines without a network.
+
+The images are scaled once, when they are read, and kept in memory; a batch is one index operation.
+"""
+
+import argparse
+import contextlib
+import logging
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler
+from torchvision import datasets
+
+from inputs import DATA_DIR, InputError, beside
+
+FILE_SIZES = {
+    "train-images-idx3-ubyte": 16 + 60_000 * 28 * 28,
+    "train-labels-idx1-ubyte": 8 + 60_000,
+    "t10k-images-idx3-ubyte": 16 + 10_000 * 28 * 28,
+    "t10k-labels-idx1-ubyte": 8 + 10_000,
+}
+log = logging.getLogger(__name__)
+
+
+class ImageDataset(Dataset):
+    """Images and labels held in memory.
+
+    Args:
+        images: float32 [N, 1, H, W] with values in [-1, 1].
+        labels: long [N].
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor):
+        self.images, self.labels = images, labels
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int | Tensor) -> tuple[Tensor, Tensor]:
+        return self.images[index], self.labels[index]
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+        """A whole batch, which DataLoader asks for where a dataset has this method."""
+        return self[torch.as_tensor(indices)]
+
+
+class EpochSampler(Sampler):
+    """Random order that depends on the seed and the epoch alone, so that a resumed run sees the same batches.
+
+    Args:
+        num_images: size of the data set.
+        seed: seed of all orders; call `set_epoch` before each epoch.
+    """
+
+    def __init__(self, num_images: int, seed: int):
+        self.num_images, self.seed, self.epoch = num_images, seed, 0
+        self.rank, self.num_ranks = 0, 1
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def share(self, rank: int, num_ranks: int) -> None:
+        """Leave only every `num_ranks`-th image, beginning with the `rank`-th: one process's part of an epoch. The
+        order goes on from its start until all parts are of equal length, since the processes step together."""
+        self.rank, self.num_ranks = rank, num_ranks
+
+    def __len__(self) -> int:
+        return -(-self.num_images // self.num_ranks)
+
+    def __iter__(self):
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(self.num_images, generator=generator)
+        places = torch.arange(len(self)) * self.num_ranks + self.rank
+        yield from order[places % self.num_images].tolist()
+
+
+def as_it_is(batch):
+    """Collate function for a dataset that already returns batches."""
+    return batch
+
+
+def mnist(
+    root: str | Path = "../data",
+    batch_size: int = 64,
+    num_workers: int = 4,
+    download: bool = True,
+    seed: int | None = None,
+) -> DataLoader:
+    """Loader of MNIST's 60,000 training images in random order; the last batch of an epoch may be smaller.
+
+    Args:
+        root: folder that holds (or will hold) `MNIST/raw`; the default lies beside the part folders.
+        batch_size: images a batch.
+        num_workers: loader processes; 0 is fastest here.
+        download: fetch the files where they are missing.
+        seed: fixes the order of each epoch; None draws it from torch's global generator.
+
+    Returns:
+        Loader of images, float32 [B, 1, 28, 28] with values in [-1, 1], and labels, long [B] with values 0 .. 9.
+
+    Raises:
+        InputError: the files are neither there nor reachable, or are not those of MNIST.
+    """
+    dataset = _read_mnist(beside(root, DATA_DIR), train=True, download=download)
+    return _shuffled(dataset, batch_size, num_workers, seed)
+
+
+def mnist_test(root: str | Path = "../data", batch_size: int = 1000, download: bool = True) -> DataLoader:
+    """Loader like that of `mnist`, of the 10,000 test images in their order."""
+    dataset = _read_mnist(beside(root, DATA_DIR), train=False, download=download)
+    return DataLoader(dataset, batch_size=batch_size, collate_fn=as_it_is)
+
+
+def digits(
+    batch_size: int = 64, num_workers: int = 0, seed: int | None = None, test_batch_size: int = 1000
+) -> tuple[DataLoader, DataLoader]:
+    """Loaders like those of `mnist` and `mnist_test` for scikit-learn's 1,797 digits, scaled from 8x8 to 28x28 pixels.
+
+    1,500 images are for training, and the last 297 for the test.
+    """
+    from sklearn.datasets import load_digits
+
+    source = load_digits()
+    small = torch.as_tensor(source.images, dtype=torch.float32).unsqueeze(1) / 16  # (N, 1, 8, 8) in [0, 1]
+    images = torch.nn.functional.interpolate(small, size=(28, 28), mode="bilinear").sub_(0.5).div_(0.5)
+    labels = torch.as_tensor(source.target).long()
+    train, test = ImageDataset(images[:1500], labels[:1500]), ImageDataset(images[1500:], labels[1500:])
+    return (
+        _shuffled(train, batch_size, num_workers, seed),
+        DataLoader(test, batch_size=test_batch_size, collate_fn=as_it_is),
+    )
+
+
+def load_data(args: argparse.Namespace) -> tuple[DataLoader, DataLoader]:
+    """Training and test loader that the flags ask for."""
+    if args.dataset == "digits":
+        return digits(args.batch_size, args.num_workers, seed=args.seed)
+    return mnist(args.data_dir, args.batch_size, args.num_workers, seed=args.seed), mnist_test(args.data_dir)
+
+
+def load_test_images(args: argparse.Namespace) -> tuple[Tensor, Tensor]:
+    """All images and labels of the test set that the flags ask for."""
+    loader = digits()[1] if args.dataset == "digits" else mnist_test(args.data_dir)
+    return loader.dataset[:]
+
+
+def _shuffled(dataset: ImageDataset, batch_size: int, num_workers: int, seed: int | None) -> DataLoader:
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=RandomSampler(dataset) if seed is None else EpochSampler(len(dataset), seed),
+        num_workers=num_workers,
+        collate_fn=as_it_is,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=num_workers > 0,
+        # Of its own, because a loader draws its workers' seed when it starts them: the noise of the training must not
+        # depend on when that is.
+        generator=torch.Generator(),
+    )
+
+
+def _read_mnist(root: Path, train: bool, download: bool) -> ImageDataset:
+    raw = root / "MNIST" / "raw"
+    if not all((raw / name).is_file() for name in FILE_SIZES):
+        if not download:
+            raise InputError(_where_to_put(raw, "downloading was not asked for"))
+        _download_mnist(root)
+    for name, size in FILE_SIZES.items():
+        if (found := (raw / name).stat().st_size) != size:
+            raise InputError(
+                f"{raw / name} has {found:,} bytes where MNIST's has {size:,}: delete the file to have it downloaded "
+                "again, or put the right one there"
+            )
+    try:
+        source = datasets.MNIST(str(root), train=train)
+    except Exception as error:  # whatever a reader raises on bytes that are not MNIST's
+        raise InputError(
+            f"the files in {raw} are not MNIST's ({type(error).__name__}): delete them to download them again"
+        ) from error
+    count = 60_000 if train else 10_000
+    if source.data.shape != (count, 28, 28) or source.targets.shape != (count,):
+        raise InputError(
+            f"the files in {raw} hold images of shape {tuple(source.data.shape)} where MNIST has ({count}, 28, 28): "
+            "delete them to download them again"
+        )
+    # The arithmetic of torchvision's ToTensor and Normalize(0.5, 0.5), in place.
+    images = source.data.float().div_(255).sub_(0.5).div_(0.5)
+    return ImageDataset(images.unsqueeze(1), source.targets.long())  # (N, 1, 28, 28), (N)
+
+
+def _download_mnist(root: Path) -> None:
+    """Download beside the target and move file by file: what lies in place is whole, also after an interruption."""
+    raw = root / "MNIST" / "raw"
+    log.info("downloading MNIST to %s", raw)
+    try:
+        raw.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=root) as folder:
+            with open(os.devnull, "w") as quiet, contextlib.redirect_stdout(quiet):
+                datasets.MNIST(folder, download=True)
+            for name in FILE_SIZES:
+                os.replace(Path(folder, "MNIST", "raw", name), raw / name)
+    except Exception as error:  # no network, no server, no right to write
+        raise InputError(_where_to_put(raw, f"the download failed: {str(error).strip().splitlines()[-1]}")) from error
+
+
+def _where_to_put(raw: Path, reason: str) -> str:
+    return (
+        f"MNIST is not in {raw} ({reason}): put {', '.join(FILE_SIZES)} there, give their folder with --data_dir, "
+        "or train on the built-in digits with --dataset digits"
+    )

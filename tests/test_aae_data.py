@@ -1,0 +1,147 @@
+"""MNIST of part 2: one loader with all training images in [-1, 1]."""
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+from torchvision import datasets
+from torchvision.transforms import Compose, Normalize, ToTensor
+
+
+def load(part2, root, **kwargs):
+    return part2.mnist.mnist(root=str(root), num_workers=0, download=False, **kwargs)
+
+
+def all_of(loader) -> tuple[torch.Tensor, torch.Tensor]:
+    images, labels = zip(*loader, strict=True)
+    return torch.cat(images), torch.cat(labels)
+
+
+def template_images(root, train: bool, count: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the course's template reads: ToTensor and Normalize for each picture."""
+    source = datasets.MNIST(str(root), train=train, transform=Compose([ToTensor(), Normalize((0.5,), (0.5,))]))
+    images, labels = zip(*(source[i] for i in range(count or len(source))), strict=True)
+    return torch.stack(images), torch.tensor(labels)
+
+
+def test_batches(part2, fake_mnist):
+    loader = load(part2, fake_mnist, batch_size=13)
+    assert isinstance(loader, DataLoader)
+    images, labels = next(iter(loader))
+    assert images.shape == (13, 1, 28, 28) and images.dtype == torch.float32
+    assert labels.shape == (13,) and labels.dtype == torch.long
+    assert images.min() == -1 and images.max() == 1
+
+
+def test_all_60_000_training_images(part2, fake_mnist):
+    assert len(load(part2, fake_mnist).dataset) == 60_000
+
+
+def test_an_epoch_has_every_image_once_in_a_new_order(part2, fake_mnist):
+    loader = load(part2, fake_mnist, batch_size=1000)
+    weights = torch.arange(1.0, 785.0, dtype=torch.float64)
+    keys = [(all_of(loader)[0].flatten(1).double() * weights).sum(dim=1) for _ in range(2)]
+    assert len(keys[0]) == 60_000
+    torch.testing.assert_close(keys[0].sort().values, keys[1].sort().values)
+    assert not torch.equal(keys[0], keys[1])
+
+
+@pytest.mark.own
+def test_the_last_batch_is_kept(part2):
+    train, _ = part2.mnist.digits(batch_size=400)
+    assert [len(images) for images, _ in train] == [400, 400, 400, 300]
+
+
+@pytest.mark.own
+def test_made_up_images_equal_the_template_s(part2, fake_mnist):
+    for train, loader in ((True, load(part2, fake_mnist)), (False, part2.mnist.mnist_test(fake_mnist))):
+        images, labels = template_images(fake_mnist, train=train, count=300)
+        found, found_labels = loader.dataset[torch.arange(300)]
+        assert torch.equal(found, images)
+        assert torch.equal(found_labels, labels)
+
+
+@pytest.mark.own
+def test_all_70_000_images_equal_the_template_s(part2, mnist_dir):
+    for train, loader in ((True, load(part2, mnist_dir)), (False, part2.mnist.mnist_test(mnist_dir))):
+        images, labels = template_images(mnist_dir, train=train)
+        found, found_labels = loader.dataset[:]
+        assert torch.equal(found, images)
+        assert torch.equal(found_labels, labels)
+
+
+@pytest.mark.own
+def test_the_test_set_keeps_its_order(part2, fake_mnist):
+    images, labels = all_of(part2.mnist.mnist_test(fake_mnist, download=False))
+    assert images.shape == (10_000, 1, 28, 28)
+    assert labels.tolist() == [index % 10 for index in range(10_000)]
+
+
+@pytest.mark.own
+def test_a_batch_is_one_index_operation(part2, monkeypatch):
+    calls = []
+    original = part2.mnist.ImageDataset.__getitem__
+    monkeypatch.setattr(
+        part2.mnist.ImageDataset, "__getitem__", lambda self, index: calls.append(index) or original(self, index)
+    )
+    train, _ = part2.mnist.digits(batch_size=77)
+    next(iter(train))
+    assert [len(index) for index in calls] == [77]
+
+
+@pytest.mark.own
+def test_the_order_depends_on_seed_and_epoch_alone(part2):
+    def order(seed, epoch):
+        sampler = part2.mnist.EpochSampler(101, seed)
+        sampler.set_epoch(epoch)
+        torch.rand(3)  # the global generator must not matter
+        return list(sampler)
+
+    assert order(1, 5) == order(1, 5)
+    assert sorted(order(1, 5)) == list(range(101))
+    assert len({tuple(order(seed, epoch)) for seed in (1, 2) for epoch in (0, 1, 2)}) == 6
+
+
+@pytest.mark.own
+def test_processes_share_an_epoch(part2):
+    """Three processes and 101 images: 34 each, the order's first image once more; step i of all of them together has
+    the images that one process would have there."""
+
+    def sampler(rank=0, num_ranks=1):
+        sampler = part2.mnist.EpochSampler(101, seed=3)
+        sampler.share(rank, num_ranks)
+        sampler.set_epoch(2)
+        return sampler
+
+    shares = [list(sampler(rank, 3)) for rank in range(3)]
+    assert [len(share) for share in shares] == [len(sampler(rank, 3)) for rank in range(3)] == [34, 34, 34]
+    together = [index for step in zip(*shares, strict=True) for index in step]
+    whole = list(sampler())
+    assert together == [*whole, whole[0]]
+
+
+@pytest.mark.own
+def test_digits_look_like_mnist(part2):
+    loaders = part2.mnist.digits(batch_size=50)
+    assert [len(loader.dataset) for loader in loaders] == [1500, 297]
+    for loader in loaders:
+        images, labels = all_of(loader)
+        assert images.shape[1:] == (1, 28, 28) and images.dtype == torch.float32
+        assert images.min() == -1 and images.max() == 1
+        assert sorted(labels.unique().tolist()) == list(range(10))
+
+
+@pytest.mark.own
+def test_loaders_leave_the_random_numbers_alone(part2):
+    train, _ = part2.mnist.digits(seed=1)
+    state = torch.get_rng_state()
+    next(iter(train))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.own
+def test_the_default_folder_lies_beside_the_part(part2, repository, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    beside = part2.inputs.beside
+    assert beside("../data", "../data/") == beside("../data/", "../data/") == repository / "data"
+    assert beside("AAE_logs", "AAE_logs/") == repository / "part2" / "AAE_logs"
+    assert beside("elsewhere", "AAE_logs/") == tmp_path / "elsewhere"

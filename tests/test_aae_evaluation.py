@@ -1,0 +1,62 @@
+"""How close codes are to the prior, against scipy and by hand; the reconstruction error of a whole set."""
+
+import math
+from argparse import Namespace
+
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+
+pytestmark = pytest.mark.own
+
+
+class Grey(nn.Module):
+    """A decoder that draws zeros."""
+
+    device = torch.device("cpu")
+
+    def forward(self, z):
+        return torch.zeros(len(z), 1, 28, 28)
+
+
+def test_kolmogorov_smirnov_against_scipy(part2):
+    values = torch.randn(101, 5) * torch.tensor([1.0, 0.1, 3.0, 1.0, 1.0]) + torch.tensor([0.0, 0.0, 1.0, 5.0, -0.3])
+    values[:, 4] = values[:, 4].round()  # with ties
+    found = part2.evaluation.kolmogorov_smirnov(values)
+    expected = [stats.kstest(values[:, column].double().numpy(), "norm").statistic for column in range(5)]
+    assert found.tolist() == pytest.approx(expected, rel=1e-9)
+
+
+def test_distances_by_hand(part2):
+    """Four codes with mean (3, 4), variances 4/3 and 16/3, and no correlation: cov - I has 1/3 and 13/3."""
+    codes = torch.tensor([[4.0, 6.0], [4.0, 2.0], [2.0, 6.0], [2.0, 2.0]])
+    found = part2.evaluation.distances_to_prior(codes)
+    assert found["mean_error"] == pytest.approx(5)
+    assert found["covariance_error"] == pytest.approx(math.hypot(1 / 3, 13 / 3))
+    # All values lie above 2, where the prior's distribution function is Φ(2), and none of the codes is.
+    below = stats.norm.cdf(2)
+    assert found["ks_mean"] == found["ks_max"] == pytest.approx(below)
+
+
+def test_correlation_counts(part2):
+    x = torch.randn(20_000, 1)
+    found = part2.evaluation.distances_to_prior(torch.cat([x, x], dim=1))
+    assert found["covariance_error"] == pytest.approx(math.sqrt(2), abs=0.05)
+    assert found["ks_max"] < 0.02, "along the axes nothing shows"
+
+
+def test_draws_from_the_prior_are_close_to_it(part2):
+    found = part2.evaluation.distances_to_prior(torch.randn(20_000, 3))
+    assert all(0 < value < 0.06 for value in found.values())
+
+
+def test_reconstruction_error_over_batches_of_unequal_size(part2):
+    model = Namespace(encoder=lambda x: x.flatten(1)[:, :2], decoder=Grey())
+    images = torch.zeros(5, 1, 28, 28)
+    images[4] = 1.0
+    loader = [(images[:3], torch.arange(3)), (images[3:], torch.arange(3, 5))]
+    codes, labels, loss = part2.evaluation.encode(model, loader)
+    assert loss == pytest.approx(1 / 5)
+    assert labels.tolist() == [0, 1, 2, 3, 4]
+    assert codes.tolist() == [[0, 0]] * 4 + [[1, 1]]

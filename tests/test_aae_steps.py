@@ -1,0 +1,190 @@
+"""One epoch of the game: who moves in which step, what is logged, and what is read from the device when."""
+
+import pytest
+import torch
+from torch import nn
+
+
+class Writer:
+    def __init__(self):
+        self.written = []
+
+    def add_scalar(self, tag, value, global_step=None, **kwargs):
+        self.written.append((tag, float(value), global_step))
+
+
+class Watching(torch.optim.SGD):
+    """Notes at each of its steps which parameters of a model that changes, and whose gradients are there."""
+
+    def __init__(self, model: nn.Module, parameters, lr: float):
+        super().__init__(parameters, lr=lr)
+        self.model, self.changed, self.steps = model, set(), 0
+
+    def step(self, closure=None):
+        before = {name: parameter.clone() for name, parameter in self.model.named_parameters()}
+        super().step()
+        self.steps += 1
+        self.changed |= {name for name, p in self.model.named_parameters() if not torch.equal(p, before[name])}
+
+
+def batches(count: int = 2, size: int = 6) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(5)
+    images = torch.rand(count, size, 1, 28, 28, generator=generator) * 2 - 1
+    return [(x, torch.zeros(size, dtype=torch.long)) for x in images]
+
+
+@pytest.fixture
+def game(part2):
+    """A function that plays one epoch and returns both optimizers and writers."""
+
+    def play(model, data, lambda_, ae_lr=0.1, d_lr=0.1, window=2):
+        writers = Writer(), Writer()
+        loggers = [
+            part2.utils.TensorBoardLogger(writer, avg_window=window, name=name)
+            for writer, name in zip(writers, ("generator", "discriminator"), strict=True)
+        ]
+        autoencoder = [*model.encoder.parameters(), *model.decoder.parameters()]
+        optimizers = (
+            Watching(model, autoencoder, ae_lr),
+            Watching(model, model.discriminator.parameters(), d_lr),
+        )
+        result = part2.train.train_aae(1, model, data, *loggers, *optimizers, lambda_)
+        return optimizers, writers, result
+
+    return play
+
+
+@pytest.fixture
+def model(part2):
+    return part2.models.AdversarialAE(z_dim=3)
+
+
+def names_of(model, *networks: str) -> set[str]:
+    return {name for name, _ in model.named_parameters() if name.split(".")[0] in networks}
+
+
+@pytest.mark.parametrize("lambda_", [0.5, 1])
+def test_each_step_moves_its_own_player_alone(model, game, lambda_):
+    (optimizer_ae, optimizer_disc), _, _ = game(model, batches(3), lambda_)
+    assert optimizer_ae.steps == optimizer_disc.steps == 3
+    assert optimizer_ae.changed == names_of(model, "encoder", "decoder")
+    assert optimizer_disc.changed == names_of(model, "discriminator")
+
+
+def test_with_lambda_zero_the_generator_plays_alone(model, game):
+    (optimizer_ae, _), _, _ = game(model, batches(), lambda_=0)
+    assert optimizer_ae.changed == names_of(model, "encoder")
+
+
+def test_an_ordinary_autoencoder_does_not_care_about_the_discriminator(part2, game):
+    """With λ = 1 encoder and decoder become the same beside any discriminator, which trains on."""
+    states = []
+    for d_lr in (0.0, 10.0):
+        torch.manual_seed(1)
+        model = part2.models.AdversarialAE(z_dim=3)
+        (_, optimizer_disc), _, _ = game(model, batches(), lambda_=1, d_lr=d_lr)
+        assert bool(optimizer_disc.changed) == (d_lr > 0)
+        states.append({name: value for name, value in model.state_dict().items() if "discriminator" not in name})
+    for name, value in states[0].items():
+        torch.testing.assert_close(value, states[1][name])
+
+
+def test_the_autoencoder_steps_by_the_reconstruction_s_gradient(part2, game):
+    """One step of plain SGD with λ = 1, by hand."""
+    torch.manual_seed(1)
+    model = part2.models.AdversarialAE(z_dim=3)
+    ((x, labels),) = batches(1)
+    nn.functional.mse_loss(model(x)[0], x).backward()
+    expected = {name: p - 0.1 * p.grad for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    game(model, [(x, labels)], lambda_=1)
+    for name, value in expected.items():
+        torch.testing.assert_close(dict(model.named_parameters())[name], value)
+
+
+def test_scalars_are_written_under_the_course_s_tags(model, game):
+    _, (writer_ae, writer_disc), _ = game(model, batches(2), lambda_=0.5)
+    tags = {tag for tag, _, _ in writer_ae.written}
+    assert {"generator/gen_loss", "generator/recon_loss", "generator/ae_loss"} <= tags
+    tags = {tag for tag, _, _ in writer_disc.written}
+    assert {f"discriminator/{name}" for name in ("disc_loss", "loss_real", "loss_fake", "accuracy")} <= tags
+
+
+def test_training_lowers_the_reconstruction_loss(part2):
+    model = part2.models.AdversarialAE(z_dim=8)
+    writer = Writer()
+    logger_ae, logger_disc = (part2.utils.TensorBoardLogger(writer, avg_window=5, name=name) for name in ("g", "d"))
+    x = torch.zeros(6, 1, 28, 28) - 1
+    x[:, :, 8:20, 10:18] = 1
+    part2.train.train_aae(
+        1,
+        model,
+        [(x, torch.zeros(6, dtype=torch.long))] * 25,
+        logger_ae,
+        logger_disc,
+        torch.optim.Adam([*model.encoder.parameters(), *model.decoder.parameters()], lr=1e-3, betas=(0.5, 0.999)),
+        torch.optim.SGD(model.discriminator.parameters(), lr=5e-3),
+        0.995,
+    )
+    losses = [value for tag, value, _ in writer.written if tag == "g/recon_loss"]
+    assert len(losses) == 5
+    assert losses[-1] < 0.3 * losses[0]
+
+
+@pytest.mark.own
+def test_returns_means_over_the_images(model, game):
+    """Batches of 6 and 2 images: without steps the mean reconstruction loss is that of all 8 images together."""
+    data = [batches(1, 6)[0], batches(1, 2)[0]]
+    _, _, means = game(model, data, lambda_=0.5, ae_lr=0.0, d_lr=0.0)
+    x = torch.cat([x for x, _ in data])
+    assert means["recon_loss"] == pytest.approx(nn.functional.mse_loss(model(x)[0], x).item(), rel=1e-5)
+    assert means["ae_loss"] == pytest.approx(0.5 * means["recon_loss"] + 0.5 * means["gen_loss"], rel=1e-5)
+    assert means["disc_loss"] == pytest.approx((means["loss_real"] + means["loss_fake"]) / 2, rel=1e-5)
+
+
+@pytest.mark.own
+def test_nothing_is_read_from_the_device_within_a_window(part2, model, game, monkeypatch):
+    """Seven steps and windows of three: two reads of each logger, and three for the epoch."""
+    reads = []
+    for method in ("item", "tolist", "cpu", "numpy", "__float__", "__bool__"):
+        original = getattr(torch.Tensor, method)
+        monkeypatch.setattr(
+            torch.Tensor, method, lambda self, *a, o=original, m=method, **kw: reads.append(m) or o(self, *a, **kw)
+        )
+    monkeypatch.setattr(part2.train, "READ_EVERY_N_STEPS", 3)
+    monkeypatch.setattr(Watching, "step", torch.optim.SGD.step)
+    game(model, batches(7, 2), lambda_=0.5, window=3)
+    assert reads == ["tolist"] * 7
+
+
+@pytest.mark.own
+def test_a_loss_that_is_not_finite_names_its_step(part2, model, game, monkeypatch):
+    monkeypatch.setattr(part2.train, "READ_EVERY_N_STEPS", 2)
+    data = batches(7, 2)
+    data[4][0].fill_(torch.nan)
+    with pytest.raises(part2.inputs.NotFiniteError, match="_loss is not finite in epoch 1, step 5 of the epoch"):
+        game(model, data, lambda_=0.5)
+
+
+@pytest.mark.own
+@pytest.mark.parametrize("name", ["Prior_samples/samples_epoch_7.png", "Reconstruction/reconstruction_7.png"])
+def test_pictures_do_not_disturb_the_training(part2, model, tmp_path, name):
+    """Random numbers and the mode of the model stay as they were."""
+
+    class Board:
+        log_dir = str(tmp_path)
+
+        def add_image(self, tag, grid, global_step):
+            self.added = tag, global_step
+
+    board = Board()
+    model.train()
+    state = torch.get_rng_state()
+    if "samples" in name:
+        part2.train.generate_and_save(model, 7, board, batch_size=3)
+    else:
+        part2.train.save_reconstruction(model, 7, board, batches(1, 4)[0][0])
+    assert (tmp_path / "results" / name).exists()
+    assert board.added == ("samples" if "samples" in name else "reconstructions", 7)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert model.training

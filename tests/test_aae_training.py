@@ -1,0 +1,302 @@
+"""A real training of part 2 through `main`, what it leaves, that it can be repeated, and that it can be resumed."""
+
+import csv
+import json
+import math
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+pytestmark = pytest.mark.own
+
+LOSSES = ("gen_loss", "recon_loss", "ae_loss", "disc_loss", "loss_real", "loss_fake", "accuracy")
+DISTANCES = ("mean_error", "covariance_error", "ks_mean", "ks_max")
+
+
+@pytest.fixture(autouse=True)
+def _few_digits(part2, few_digits):
+    with few_digits(part2):
+        yield
+
+
+def flags(log_dir: Path, **changes) -> Namespace:
+    """Two steps an epoch."""
+    values = {"dataset": "digits", "batch_size": 60, "z_dim": 2, "epochs": 2, "seed": 3, "lambda_": 0.9}
+    return Namespace(**{**values, "log_dir": str(log_dir), **changes})
+
+
+def rows_of(run: Path) -> list[dict[str, str]]:
+    with open(run / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def checkpoint_of(run: Path) -> dict:
+    return torch.load(run / "checkpoints" / "model_checkpoint.pt", weights_only=True)
+
+
+def assert_equal(a, b) -> None:
+    """Equality of nested containers of tensors, bit for bit."""
+    assert type(a) is type(b)
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_equal(a[key], b[key])
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b)
+        for x, y in zip(a, b, strict=True):
+            assert_equal(x, y)
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b)
+    else:
+        assert a == b
+
+
+@pytest.fixture(scope="module")
+def finished(_parts, few_digits, tmp_path_factory):
+    """Folder and results of one finished run of two epochs."""
+    log_dir = tmp_path_factory.mktemp("finished")
+    with _parts["part2"].active() as part2, few_digits(part2):
+        results = part2.train.main(flags(log_dir))
+    return log_dir / "version_0", results
+
+
+def test_leaves_its_files(finished):
+    run, _ = finished
+    files = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
+    expected = {
+        "hparams.json", "metrics.csv", "summary.json", "curves.png", "codes.png", "manifold.png",
+        "checkpoints/model_checkpoint.pt",
+        *(f"results/Prior_samples/samples_epoch_{n}.png" for n in (0, 1, 2)),
+        *(f"results/Reconstruction/reconstruction_{n}.png" for n in (0, 1, 2)),
+    }  # fmt: skip
+    assert expected <= files
+    for picture in run.rglob("*.png"):
+        with Image.open(picture) as image:
+            image.verify()
+    with Image.open(run / "results/Prior_samples/samples_epoch_2.png") as image:
+        assert image.size == (8 * 30 + 2, 8 * 30 + 2), "a grid of 8 by 8 samples"
+
+
+def test_reconstructions_show_the_same_ten_digits_in_true_grey_values(part2, finished):
+    run, _ = finished
+    images, labels = part2.mnist.digits()[1].dataset[:]
+    for epoch in (0, 1, 2):
+        with Image.open(run / "results/Reconstruction" / f"reconstruction_{epoch}.png") as picture:
+            assert picture.size == (10 * 30 + 2, 2 * 30 + 2), "originals above reconstructions"
+            grid = torch.from_numpy(np.array(picture)[..., 0])
+        for digit in range(10):
+            original = images[labels == digit][0, 0]
+            tile = grid[2:30, 2 + 30 * digit : 30 + 30 * digit]
+            torch.testing.assert_close(tile.float() / 255, original / 2 + 0.5, atol=1 / 255, rtol=0)
+
+
+def test_metrics_of_each_epoch(finished):
+    run, results = finished
+    rows = rows_of(run)
+    assert [(row["epoch"], row["step"]) for row in rows] == [("1", "2"), ("2", "4")]
+    for row in rows:
+        value = {name: float(number) for name, number in row.items()}
+        assert value["train_ae_loss"] == pytest.approx(
+            0.9 * value["train_recon_loss"] + 0.1 * value["train_gen_loss"], rel=1e-5
+        )
+        assert value["train_disc_loss"] == pytest.approx(
+            (value["train_loss_real"] + value["train_loss_fake"]) / 2, rel=1e-5
+        )
+        assert 0 <= value["train_accuracy"] <= 1
+        assert all(value[f"test_{name}"] >= 0 for name in ("recon_loss", *DISTANCES))
+    assert {f"train_{name}" for name in LOSSES} <= rows[0].keys()
+    for name in (*(f"train_{name}" for name in LOSSES), "test_recon_loss"):
+        assert float(rows[-1][name]) == results[name]
+
+
+def test_summary_says_what_was_obtained_with_what(finished):
+    run, results = finished
+    summary = json.loads((run / "summary.json").read_text())
+    assert results.items() <= summary.items()
+    assert (summary["epochs"], summary["seed"], summary["flags"]["lambda_"]) == (2, 3, 0.9)
+    assert len(summary["test_ks"]) == 2
+    assert summary["test_ks_max"] == pytest.approx(max(summary["test_ks"]), rel=1e-9)
+    assert summary["first_epoch_with_train_recon_loss_below_0.05"] is None
+    assert summary["train_seconds"] > 0 and summary["device"] and summary["versions"]["torch"] and summary["command"]
+
+
+@pytest.mark.parametrize(("losses", "first"), [([0.2, 0.049, 0.051, 0.04], 2), ([0.2, 0.05], None)])
+def test_the_first_epoch_that_reaches_the_goal(part2, tmp_path, losses, first):
+    rows = [{"epoch": epoch, "train_recon_loss": loss} for epoch, loss in enumerate(losses, start=1)]
+    part2.run_folder.write_summary(tmp_path, Namespace(seed=1), rows, [1.0, 2.0], {}, {})
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["first_epoch_with_train_recon_loss_below_0.05"] == first
+
+
+def test_hparams_are_the_flags(finished):
+    hparams = json.loads((finished[0] / "hparams.json").read_text())
+    assert (hparams["z_dim"], hparams["lambda_"], hparams["d_lr"], hparams["dataset"]) == (2, 0.9, 5e-3, "digits")
+
+
+def test_tensorboard_has_the_tags(part2, tmp_path, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.setattr(part2.utils.TensorBoardLogger.__init__, "__defaults__", (3, None))  # steps of a window
+    for epochs in (2, 3):
+        part2.train.main(flags(tmp_path, epochs=epochs, resume="newest" if epochs == 3 else None))
+    events = EventAccumulator(str(tmp_path / "version_0"))
+    events.Reload()
+    tags = events.Tags()
+    expected = {f"generator/{name}" for name in LOSSES[:3]} | {f"discriminator/{name}" for name in LOSSES[3:]}
+    assert expected <= set(tags["scalars"])
+    for tag in expected:
+        assert [event.step for event in events.Scalars(tag)] == [3, 6], "windows go on over the end of an epoch"
+    assert [event.step for event in events.Scalars("test/recon_loss")] == [1, 2, 3]
+    assert {"samples", "reconstructions", "manifold", "curves", "codes"} <= set(tags["images"])
+    assert {event.step for event in events.Images("samples")} == {0, 1, 2, 3}
+    (layout,) = events.Tensors("custom_scalars__config__")[:1]
+    assert b"discriminator/loss_fake" in layout.tensor_proto.string_val[0]
+
+
+def test_projector_has_the_codes_with_their_labels(finished):
+    run, _ = finished
+    (folder,) = run.glob("*/codes")
+    assert folder.relative_to(run).as_posix() in (run / "projector_config.pbtxt").read_text()
+    assert len((folder / "tensors.tsv").read_text().splitlines()) == 60
+    assert set((folder / "metadata.tsv").read_text().split()) == set("0123456789")
+
+
+def test_the_checkpoint_is_the_model_that_was_evaluated(part2, finished):
+    run, results = finished
+    model, checkpoint = part2.run_folder.load_aae(run / "checkpoints" / "model_checkpoint.pt")
+    assert checkpoint["epoch"] == 2
+    images, _ = part2.mnist.digits()[1].dataset[:]
+    with torch.no_grad():
+        loss = torch.nn.functional.mse_loss(model(images)[0], images).item()
+    assert loss == pytest.approx(results["test_recon_loss"], rel=1e-5)
+
+
+def test_the_optimizers_are_adam_with_beta1_one_half_and_plain_sgd(finished):
+    checkpoint = checkpoint_of(finished[0])
+    (adam,), (sgd,) = checkpoint["optimizer_ae"]["param_groups"], checkpoint["optimizer_disc"]["param_groups"]
+    assert (adam["betas"], adam["lr"], adam["weight_decay"]) == ((0.5, 0.999), 1e-3, 0)
+    assert (sgd["lr"], sgd["momentum"], sgd["weight_decay"]) == (5e-3, 0, 0)
+    assert len(adam["params"]) == 24 and len(sgd["params"]) == 6, "weights and biases of 6 + 6 and 3 layers"
+
+
+def test_the_course_s_flags_and_defaults(part2):
+    args = part2.inputs.build_parser().parse_args([])
+    course = {
+        "z_dim": 8, "batch_size": 64, "lambda_": 0.995, "ae_lr": 1e-3, "d_lr": 5e-3, "data_dir": "../data/",
+        "epochs": 100, "seed": 42, "log_dir": "AAE_logs/", "no_cuda": False, "num_workers": 0,
+    }  # fmt: skip
+    assert {name: getattr(args, name) for name in course} == course
+    args = part2.inputs.completed(Namespace(z_dim=5, device=torch.device("cpu")))
+    assert (args.z_dim, args.d_lr, args.given) == (5, 5e-3, {"z_dim"})
+    assert "device" not in args, "what is no flag does not get into the run's record"
+
+
+def test_the_same_seed_gives_the_same_numbers(part2, tmp_path):
+    for name in ("a", "b", "other"):
+        part2.train.main(flags(tmp_path / name, epochs=1, seed=4 if name == "other" else 3))
+    a, b, other = ((tmp_path / name / "version_0" / "metrics.csv").read_bytes() for name in ("a", "b", "other"))
+    assert a == b
+    assert a != other
+
+
+@pytest.mark.parametrize(("how", "num_workers"), [("finished", 0), ("finished", 1), ("interrupted", 0)])
+def test_a_resumed_run_equals_an_uninterrupted_one(part2, tmp_path, monkeypatch, how, num_workers):
+    main = part2.train.main
+    main(flags(tmp_path / "whole", epochs=4, num_workers=num_workers))
+    if how == "finished":
+        main(flags(tmp_path / "parts", epochs=2, num_workers=num_workers))
+    else:
+        interrupt_in_epoch_3(part2, monkeypatch, flags(tmp_path / "parts", epochs=4, num_workers=num_workers))
+    main(flags(tmp_path / "parts", epochs=4, num_workers=num_workers, resume="newest"))
+    whole, parts = tmp_path / "whole" / "version_0", tmp_path / "parts" / "version_0"
+    for key in ("state_dict", "optimizer_ae", "optimizer_disc", "logger_ae", "logger_disc", "rows", "epoch"):
+        assert_equal(checkpoint_of(whole)[key], checkpoint_of(parts)[key])
+    assert (whole / "metrics.csv").read_bytes() == (parts / "metrics.csv").read_bytes()
+    for picture in (whole / "results").rglob("*_4.png"):
+        assert picture.read_bytes() == (parts / picture.relative_to(whole)).read_bytes()
+
+
+def interrupt_in_epoch_3(part2, monkeypatch, args: Namespace) -> None:
+    """Break a run off after the first step of its third epoch."""
+    original = part2.models.AdversarialAE.get_loss_discriminator
+    calls = []
+
+    def interrupted(self, z_fake):
+        calls.append(z_fake)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return original(self, z_fake)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(part2.models.AdversarialAE, "get_loss_discriminator", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            part2.train.main(args)
+
+
+def test_what_was_not_given_is_taken_from_the_resumed_run(part2, tmp_path, monkeypatch):
+    monkeypatch.setattr("logging.basicConfig", lambda **kwargs: None)
+    part2.train.main(flags(tmp_path, epochs=1))
+    assert part2.train.cli(["--log_dir", str(tmp_path), "--resume", "--epochs", "2"]) == 0
+    assert [row["epoch"] for row in rows_of(tmp_path / "version_0")] == ["1", "2"]
+
+
+def test_resuming_a_finished_run_repeats_its_evaluation_alone(part2, tmp_path):
+    part2.train.main(flags(tmp_path, epochs=1))
+    run = tmp_path / "version_0"
+    weights, metrics = checkpoint_of(run)["state_dict"], (run / "metrics.csv").read_bytes()
+    (run / "summary.json").unlink()
+    part2.train.main(flags(tmp_path, epochs=1, resume="version_0"))
+    assert (run / "summary.json").exists()
+    assert (run / "metrics.csv").read_bytes() == metrics
+    assert_equal(checkpoint_of(run)["state_dict"], weights)
+
+
+def test_every_run_has_its_own_folder(part2, tmp_path):
+    new_run = part2.run_folder.new_run
+    assert [new_run(tmp_path).name for _ in range(2)] == ["version_0", "version_1"]
+    (tmp_path / "version_10").mkdir()
+    (tmp_path / "version_x").mkdir()
+    assert new_run(tmp_path).name == "version_11"
+
+
+def test_which_epochs_have_pictures(part2, monkeypatch):
+    """Before the training, after the first epoch, after every fifth, and after the last."""
+    drawn = []
+
+    class Run:
+        epoch, args, steps_per_epoch = 0, Namespace(epochs=12, lambda_=1), 1
+        fabric = Namespace(is_global_zero=True, backward=None)
+        model = wrapped_model = writer = pictures = logger_ae = logger_disc = optimizer_ae = optimizer_disc = None
+
+        def batches(self, epoch):
+            import contextlib
+
+            return contextlib.nullcontext([])
+
+        def evaluate(self, epoch, means):
+            return True
+
+        def keep(self, seconds):
+            self.epoch += 1
+
+        def finish(self):
+            return {}
+
+    monkeypatch.setattr(part2.train, "train_aae", lambda *args, **kwargs: {})
+    monkeypatch.setattr(part2.train, "generate_and_save", lambda model, epoch, writer: drawn.append(epoch))
+    monkeypatch.setattr(part2.train, "save_reconstruction", lambda model, epoch, writer, data: None)
+    part2.train._train(Run())
+    assert drawn == [0, 1, 5, 10, 12]
+
+
+def test_log_2_is_where_nobody_can_tell(part2):
+    """The curve's line for an undecided discriminator."""
+    rows = [{"epoch": 1, **{f"train_{name}": 0.5 for name in LOSSES},
+             **{f"test_{name}": 0.5 for name in ("recon_loss", *DISTANCES)}}]  # fmt: skip
+    figure = part2.pictures.plot_curves(rows)
+    lines = [line.get_ydata()[0] for axes in figure.axes for line in axes.get_lines() if line.get_linestyle() == "--"]
+    assert lines == pytest.approx([math.log(2), 0.5])
