@@ -35,7 +35,8 @@ demo: $(VENV)/.installed ## train on embedded data within minutes, without a net
 	@echo
 	@echo "The pictures of this demo:"
 	@find part1/VAE_logs/$(DEMO) part2/AAE_logs/$(DEMO) -name '*.png' ! -name sprite.png | sort | sed 's/^/  /'
-	@echo "Its curves and codes: make tensorboard LOGS=part1/VAE_logs/$(DEMO), then open http://localhost:6006"
+	@echo "Curves and codes: make tensorboard LOGS=part1/VAE_logs/$(DEMO), then open http://localhost:6006"
+	@echo "and of part 2:    make tensorboard LOGS=part2/AAE_logs/$(DEMO)"
 
 test: $(VENV)/.installed-tests ## run the test suite; DATA_DIR=DIR adds the tests that need MNIST in DIR/MNIST/raw
 	@$(BIN)/python -m pytest $(ARGS)
@@ -61,7 +62,7 @@ train-part2: $(VENV)/.installed ## train the adversarial autoencoder on MNIST
 reproduce: $(VENV)/.installed ## repeat the runs whose numbers stand in the README (DATA_DIR: where MNIST is)
 	$(BIN)/python report/reproduce.py $(ARGS)
 
-tensorboard: $(VENV)/.installed ## show the runs in LOGS (default part1/VAE_logs) on http://localhost:6006
+tensorboard: $(VENV)/.installed ## show the runs in LOGS (default part1/VAE_logs) at http://localhost:6006
 	$(BIN)/tensorboard --logdir $(LOGS)
 
 clean: ## remove .venv and caches; runs and data stay

@@ -50,12 +50,13 @@ def interpolation_grid(
         labels: long [N].
         digits: the digits at the left and at the right end.
         steps: pictures of a row, both ends included.
-        rows: pairs of images.
+        rows: pairs of images, fewer where there are not so many.
 
     Returns:
         A picture [3, H', W'] in [0, 1].
     """
     device = model.decoder.device
+    rows = min(rows, *(int((labels == digit).sum()) for digit in digits))
     left, right = (model.encoder(images[labels == digit][:rows].to(device))[0] for digit in digits)  # (rows, D)
     share = torch.linspace(0, 1, steps, device=device).view(1, steps, 1)
     codes = torch.lerp(left.unsqueeze(1), right.unsqueeze(1), share)  # (rows, steps, D)

@@ -156,10 +156,17 @@ def definitions(file) -> set[str]:
     return found
 
 
-def test_commands_of_the_table_have_flags_that_exist(repository, part1):
-    for row in table(repository):
-        for command in re.findall(r"`python (part1/train\.py[^`]*)`", row["Command"]):
-            part1.inputs.build_parser().parse_args(command.split()[1:])
+@pytest.mark.parametrize("part", ["part1", "part2"])
+def test_commands_of_the_table_have_flags_that_exist(repository, request, part):
+    modules = request.getfixturevalue(part)
+    commands = [
+        command
+        for row in table(repository)
+        for command in re.findall(rf"`python {part}/train\.py([^`]*)`", row["Command"])
+    ]
+    assert commands
+    for command in commands:
+        modules.inputs.build_parser().parse_args(command.split())
 
 
 def test_numbers_of_the_readme_are_those_of_the_results(repository):
