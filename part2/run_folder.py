@@ -77,7 +77,7 @@ def write_summary(folder: Path, args, rows: list[dict], seconds: list[float], re
     below = [row["epoch"] for row in rows if row["train_recon_loss"] < RECONSTRUCTION_GOAL]
     summary = {
         **results,
-        "first_epoch_with_train_recon_loss_below_0.05": below[0] if below else None,
+        "first_epoch_below_0_05": below[0] if below else None,
         "epochs": len(rows),
         "train_seconds": round(sum(seconds), 1),
         "median_epoch_seconds": round(statistics.median(seconds), 2),
