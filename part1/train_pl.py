@@ -247,6 +247,7 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
     if args.compile:
         best.compile()
     test_result = trainer.test(best, test_loader, verbose=False)
+    test_result[0].pop("step")  # the place on TensorBoard's axis, no result
     if trainer.is_global_zero:
         best.float().to(trainer.strategy.root_device)
         finish(args, trainer, record, best, saved["epoch"] + 1, test_loader, test_result[0])

@@ -66,6 +66,7 @@ def finished(_parts, tmp_path_factory):
 def test_returns_the_test_result(finished):
     _, result = finished
     assert len(result) == 1
+    assert {"test_bpd", "test_ELBO", "test_reconstruction_loss", "test_regularization_loss"} == set(result[0])
     rec, reg = result[0]["test_reconstruction_loss"], result[0]["test_regularization_loss"]
     assert result[0]["test_ELBO"] == pytest.approx(rec + reg, rel=1e-5)
     assert result[0]["test_bpd"] == pytest.approx((rec + reg) / (784 * math.log(2)), rel=1e-5)
