@@ -115,8 +115,9 @@ def continued(args: argparse.Namespace, flags: dict) -> argparse.Namespace:
                 "leave the flag out, or start a new run without --resume"
             )
         values[name] = flags[name]
-    if "epochs" not in args.given:
-        values["epochs"] = flags["epochs"]
+    for name in ("epochs", "precision", "importance_samples"):
+        if name not in args.given:
+            values[name] = flags[name]
     if "data_dir" not in args.given and Path(flags["data_dir"]).is_dir():
         values["data_dir"] = flags["data_dir"]
     return argparse.Namespace(**values)
