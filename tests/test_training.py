@@ -1,6 +1,5 @@
 """A real training through `train_vae`, what it leaves, that it can be repeated, and that it can be resumed."""
 
-import csv
 import json
 import math
 from argparse import Namespace
@@ -10,6 +9,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from run_files import assert_equal, rows_of
 
 pytestmark = pytest.mark.own
 
@@ -28,30 +28,8 @@ def run_of(log_dir: Path) -> Path:
     return run
 
 
-def rows_of(run: Path) -> list[dict[str, str]]:
-    with open(run / "metrics.csv", newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def checkpoint_of(run: Path, which: str = "last") -> dict:
     return torch.load(run / "checkpoints" / f"{which}.ckpt", weights_only=True)
-
-
-def assert_equal(a, b) -> None:
-    """Equality of nested containers of tensors, bit for bit."""
-    assert type(a) is type(b)
-    if isinstance(a, dict):
-        assert a.keys() == b.keys()
-        for key in a:
-            assert_equal(a[key], b[key])
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b)
-        for x, y in zip(a, b, strict=True):
-            assert_equal(x, y)
-    elif isinstance(a, torch.Tensor):
-        assert torch.equal(a, b)
-    else:
-        assert a == b
 
 
 @pytest.fixture(scope="module")
