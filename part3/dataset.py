@@ -1,0 +1,232 @@
+"""Text as windows of tokens, and where the texts come from."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import logging
+import os
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from inputs import InputError
+from vocabulary import Characters, Vocabulary
+
+TINY_SHAKESPEARE = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+# SHA-256 of the text without the line break that ends the file, which some copies lack.
+TINY_SHAKESPEARE_SHA256 = "53493bf304b639aba6a47400da75c58ce32372b378fd2cd9d16ee987aeb12e4e"
+log = logging.getLogger(__name__)
+
+
+class TextDataset(Dataset):
+    """All windows of block_size tokens of a text, each with the same window one token later.
+
+    Args:
+        config: the run's flags; may be None, nothing of it is needed.
+        datafile_path: a text in UTF-8.
+        block_size: tokens in a window.
+        vocabulary: what the tokens are; the text's own characters by default.
+        text: takes the place of the file's content.
+
+    Attributes:
+        vocab_size: number of tokens in the vocabulary.
+        string_to_index, index_to_string: for characters, the dictionaries between them and their tokens.
+        num_characters: length of the text.
+
+    Raises:
+        InputError: the file cannot be read, or its text has no window of block_size and one more.
+    """
+
+    def __init__(
+        self,
+        config: argparse.Namespace | None,
+        datafile_path: str | Path | None,
+        block_size: int = 128,
+        *,
+        vocabulary: Vocabulary | None = None,
+        text: str | None = None,
+    ):
+        self.config, self.block_size = config, block_size
+        text = read_text(Path(datafile_path)) if text is None else text
+        self.vocabulary = Characters.of(text) if vocabulary is None else vocabulary
+        self.vocab_size = self.vocabulary.vocab_size
+        self.num_characters = len(text)
+        if isinstance(self.vocabulary, Characters):
+            self.string_to_index = self.vocabulary.string_to_index
+            self.index_to_string = dict(enumerate(self.vocabulary.characters))
+        self.data = torch.tensor(self.vocabulary.encode(text), dtype=torch.int32)
+        if len(self.data) <= block_size:
+            raise InputError(
+                f"a text of {len(self.data)} tokens is too short for windows of {block_size}: take a longer text, or "
+                "lower --block_size"
+            )
+        self.windows = self.data.unfold(0, block_size + 1, 1)  # a view: [len(self), block_size + 1]
+
+    def __len__(self) -> int:
+        return len(self.data) - self.block_size
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
+        """Window i and the window one token later, each long [block_size]."""
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"window {i} of {len(self)}")
+        window = self.windows[i].long()
+        return window[:-1], window[1:]
+
+    def __getitems__(self, indices: list[int] | Tensor) -> tuple[Tensor, Tensor]:
+        """A batch by one index operation: two times long [B, block_size]."""
+        windows = self.windows[torch.as_tensor(indices)].long()
+        return windows[:, :-1], windows[:, 1:]
+
+
+def split(text: str, fraction: float = 0.1) -> tuple[str, str]:
+    """The beginning of a text for training and its end, this fraction of the whole, for validation."""
+    border = len(text) - round(len(text) * fraction)
+    return text[:border], text[border:]
+
+
+class Batches(Sampler):
+    """Indices of the batches of some training steps.
+
+    The windows come in a random order, each once in an epoch, which depends on the seed and the epoch alone; where in
+    it a step lies follows from the step's number. So a resumed run draws what an uninterrupted one does. What is left
+    at the end of an epoch and fills no batch is left out. Several processes share each step's windows.
+
+    Args:
+        num_windows: in the data set.
+        batch_size: windows a step and process.
+        first_step, num_steps: which steps, the training's first one being 0.
+        seed: of the order.
+        rank, world_size: number of this process, and of all.
+    """
+
+    def __init__(self, num_windows: int, batch_size: int, first_step: int, num_steps: int, seed: int, rank: int = 0,
+                 world_size: int = 1):  # fmt: skip
+        self.num_windows, self.batch_size, self.seed = num_windows, batch_size, seed
+        self.first_step, self.num_steps = first_step, num_steps
+        self.rank, self.world_size = rank, world_size
+        self.steps_per_epoch = steps_per_epoch(num_windows, batch_size * world_size)
+
+    def __len__(self) -> int:
+        return self.num_steps
+
+    def __iter__(self) -> Iterator[Tensor]:
+        epoch = order = None
+        for step in range(self.first_step, self.first_step + self.num_steps):
+            if step // self.steps_per_epoch != epoch:
+                epoch = step // self.steps_per_epoch
+                generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+                order = torch.randperm(self.num_windows, generator=generator)
+            start = (step % self.steps_per_epoch * self.world_size + self.rank) * self.batch_size
+            yield order[start : start + self.batch_size]
+
+
+def steps_per_epoch(num_windows: int, batch_size: int) -> int:
+    """Full batches in a pass over the windows.
+
+    Raises:
+        InputError: there is not even one.
+    """
+    if num_windows < batch_size:
+        raise InputError(
+            f"the text has {num_windows} windows for training, fewer than a batch of {batch_size}: take a longer text, "
+            "or lower --train_batch_size"
+        )
+    return num_windows // batch_size
+
+
+def as_it_is(batch):
+    """A batch that the data set made as a whole needs no collating."""
+    return batch
+
+
+def train_loader(dataset: TextDataset, batches: Batches, num_workers: int = 0) -> DataLoader:
+    """Loader of training batches (x, y), two times long [batch_size, block_size]."""
+    pinned = torch.cuda.is_available()
+    return DataLoader(dataset, batch_sampler=batches, num_workers=num_workers, collate_fn=as_it_is, pin_memory=pinned)
+
+
+def val_loader(dataset: TextDataset, batch_size: int) -> DataLoader:
+    """Loader of windows that lie side by side and cover each token after the first once, but for a rest at the end."""
+    starts = range(0, len(dataset), dataset.block_size)
+    return DataLoader(dataset, batch_size=batch_size, sampler=starts, collate_fn=as_it_is)
+
+
+def read_text(path: Path) -> str:
+    """Content of a text file in UTF-8.
+
+    Raises:
+        InputError: it cannot be read, or is no such text.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"cannot read {path} ({error.strerror}): give the path of a text file") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is no text in UTF-8: save it as UTF-8, or give another file") from error
+    if not text:
+        raise InputError(f"{path} is empty: give the path of a text")
+    return text
+
+
+def load_text(txt_file: str, data_dir: Path) -> str:
+    """The text that the flag `--txt_file` asks for.
+
+    Args:
+        txt_file: a path, or `tiny_shakespeare`, or `pydoc`.
+        data_dir: its folder `text` holds `tiny_shakespeare.txt`, or gets it.
+
+    Raises:
+        InputError: the text cannot be had.
+    """
+    if txt_file == "pydoc":
+        from pydoc_data.topics import topics
+
+        return "\n\n".join(topics[name] for name in sorted(topics))
+    if txt_file == "tiny_shakespeare":
+        return read_text(tiny_shakespeare(data_dir / "text" / "tiny_shakespeare.txt"))
+    return read_text(Path(txt_file).expanduser())
+
+
+def tiny_shakespeare(path: Path, url: str = TINY_SHAKESPEARE) -> Path:
+    """Path of the plays, downloaded if they are not there; verified in any case.
+
+    Raises:
+        InputError: the file is another one, cannot be downloaded, or cannot be written.
+    """
+    if path.is_file():
+        if not _is_tiny_shakespeare(path.read_bytes()):
+            raise InputError(f"{path} is not the text that goes by this name: remove it, and it is downloaded again; "
+                             "or give its path to --txt_file to train on it as it is")  # fmt: skip
+        return path
+    try:
+        log.info("downloading %s", url)
+        with urllib.request.urlopen(url, timeout=30) as response:
+            content = response.read()
+    except (OSError, ValueError) as error:  # HTTP and URL errors are OSErrors
+        raise InputError(
+            f"{path} does not exist, and {url} cannot be downloaded ({getattr(error, 'reason', error)}): put the file "
+            "there, or train with --txt_file pydoc, which needs no network"
+        ) from error
+    if not _is_tiny_shakespeare(content):
+        raise InputError(f"what came from {url} is not the text that goes by this name: try again later, or put the "
+                         f"file at {path}")  # fmt: skip
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            file.write(content)
+        os.chmod(file.name, 0o644)
+        os.replace(file.name, path)
+    except OSError as error:
+        raise InputError(f"cannot write {path} ({error.strerror}): give another --data_dir") from error
+    return path
+
+
+def _is_tiny_shakespeare(content: bytes) -> bool:
+    return hashlib.sha256(content.rstrip(b"\n")).hexdigest() == TINY_SHAKESPEARE_SHA256

@@ -1,0 +1,371 @@
+"""GPT-2: causal self-attention, the blocks around it, and the model with its generation."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sampling import ends_with, sample_logits
+
+# Layers, heads and channels of each model type.
+SIZES = {
+    "openai-gpt": (12, 12, 768),
+    "gpt2": (12, 12, 768),
+    "gpt2-medium": (24, 16, 1024),
+    "gpt2-large": (36, 20, 1280),
+    "gpt2-xl": (48, 25, 1600),
+    "gopher-44m": (8, 16, 512),
+    "gpt-mini": (6, 6, 192),
+    "gpt-micro": (4, 4, 128),
+    "gpt-nano": (3, 3, 48),
+}
+
+
+class NewGELU(nn.Module):
+    """GELU in the form that GPT-2 was trained with (Hendrycks and Gimpel, 2016):
+    0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.gelu(x, approximate="tanh")
+
+
+class LayerCache:
+    """Keys and values of one attention layer for the positions that were already computed.
+
+    Args:
+        capacity: positions that it can hold.
+    """
+
+    def __init__(self, capacity: int):
+        self.capacity, self.length = capacity, 0
+        self.k = self.v = None
+
+    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Add T positions; returns the keys and values of all positions so far, each [B, nh, S, hs]."""
+        if self.k is None:
+            size = (k.size(0), k.size(1), self.capacity, k.size(3))
+            self.k, self.v = k.new_empty(size), v.new_empty(size)
+        end = self.length + k.size(2)
+        self.k[:, :, self.length : end] = k
+        self.v[:, :, self.length : end] = v
+        self.length = end
+        return self.k[:, :, :end], self.v[:, :, :end]
+
+
+class CausalSelfAttention(nn.Module):
+    """Multi-head self-attention in which a position sees itself and what is before it (Vaswani et al., 2017):
+    softmax(Q K^T / sqrt(hs) + mask) V for each head, with hs = n_embd / n_head.
+
+    Two ways lead to the same result: the steps written out, and PyTorch's fused function, which keeps no [T, T]
+    matrix in memory.
+
+    Args:
+        config: has `n_embd`, `n_head`, `attn_pdrop`, `resid_pdrop`, `block_size`, and may have `fused_attention`
+            (True if absent).
+
+    Raises:
+        ValueError: `n_head` does not divide `n_embd`.
+    """
+
+    def __init__(self, config: argparse.Namespace):
+        super().__init__()
+        if config.n_embd % config.n_head:
+            raise ValueError(f"n_embd {config.n_embd} is not a multiple of n_head {config.n_head}")
+        self.n_head, self.n_embd = config.n_head, config.n_embd
+        self.fused = getattr(config, "fused_attention", True)
+        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd)  # queries, keys and values of all heads
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd)
+        self.attn_dropout = nn.Dropout(config.attn_pdrop)
+        self.resid_dropout = nn.Dropout(config.resid_pdrop)
+        size = config.block_size
+        visible = torch.ones(size, size, dtype=torch.bool, device="cpu").tril()  # on the CPU even for a "meta" model
+        self.register_buffer("mask", visible.view(1, 1, size, size), persistent=False)
+
+    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
+        """Attend.
+
+        Args:
+            x: [B, T, C], the positions after those in the cache.
+            cache: keys and values of the positions before; the ones of `x` are added to it.
+
+        Returns:
+            [B, T, C].
+        """
+        B, T, C = x.shape
+        heads = [t.view(B, T, self.n_head, C // self.n_head).transpose(1, 2) for t in self.c_attn(x).split(C, dim=2)]
+        q, k, v = heads  # (B, nh, T, hs) each
+        if cache is not None:
+            k, v = cache.append(k, v)  # (B, nh, S, hs), S >= T
+        y = self._fused(q, k, v) if self.fused else self.attn_dropout(self.weights(q, k)) @ v  # (B, nh, T, hs)
+        y = y.transpose(1, 2).reshape(B, T, C)  # the heads side by side
+        return self.resid_dropout(self.c_proj(y))
+
+    def weights(self, q: Tensor, k: Tensor) -> Tensor:
+        """How much each query takes from each key, before dropout.
+
+        Args:
+            q: [B, nh, T, hs], the queries of the last T of S positions.
+            k: [B, nh, S, hs].
+
+        Returns:
+            [B, nh, T, S]; rows sum to 1, and what comes after the query's own position is exactly 0.
+        """
+        T, S = q.size(2), k.size(2)
+        scores = q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))  # (B, nh, T, S)
+        visible = self.mask[:, :, S - T : S, :S]  # (1, 1, T, S)
+        return scores.masked_fill(~visible, -math.inf).softmax(dim=-1)
+
+    def _fused(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        T, S = q.size(2), k.size(2)
+        visible = self.mask[:, :, S - T : S, :S] if 1 < T < S else None  # a single query sees all that there is
+        dropout = self.attn_dropout.p if self.training else 0.0
+        return F.scaled_dot_product_attention(q, k, v, visible, dropout, is_causal=1 < T == S)
+
+
+class Block(nn.Module):
+    """Attention and a two-layer network, each on the layer-normalised input and added to it (Radford et al., 2019).
+
+    Args:
+        config: as of `CausalSelfAttention`; it may have `layer_norm_epsilon` (1e-5 if absent).
+    """
+
+    def __init__(self, config: argparse.Namespace):
+        super().__init__()
+        epsilon = getattr(config, "layer_norm_epsilon", 1e-5)
+        self.ln_1 = nn.LayerNorm(config.n_embd, eps=epsilon)
+        self.attn = CausalSelfAttention(config)
+        self.ln_2 = nn.LayerNorm(config.n_embd, eps=epsilon)
+        self.mlp = nn.ModuleDict(
+            {
+                "c_fc": nn.Linear(config.n_embd, 4 * config.n_embd),
+                "act": NewGELU(),
+                "c_proj": nn.Linear(4 * config.n_embd, config.n_embd),
+                "dropout": nn.Dropout(config.resid_pdrop),
+            }
+        )
+
+    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
+        """[B, T, C] to [B, T, C]."""
+        x = x + self.attn(self.ln_1(x), cache)
+        return x + self.mlp.dropout(self.mlp.c_proj(self.mlp.act(self.mlp.c_fc(self.ln_2(x)))))
+
+
+class GPT(nn.Module):
+    """GPT-2 (Radford et al., 2019), with the names of its published parameters.
+
+    Args:
+        config: what `get_default_config` returns, with `vocab_size` and `block_size` set, and either `model_type` or
+            all of `n_layer`, `n_head`, `n_embd`. It is copied, not changed. `tie_weights` True makes the last layer
+            share the weights of the token embedding, as in the published models.
+
+    Attributes:
+        config: the copy, with the sizes of the model type filled in.
+
+    Raises:
+        ValueError: the config contradicts itself or lacks something.
+    """
+
+    def __init__(self, config: argparse.Namespace):
+        super().__init__()
+        self.config = config = _with_sizes(config)
+        self.block_size = config.block_size
+        self.transformer = nn.ModuleDict(
+            {
+                "wte": nn.Embedding(config.vocab_size, config.n_embd),
+                "wpe": nn.Embedding(config.block_size, config.n_embd),
+                "drop": nn.Dropout(config.embd_pdrop),
+                "h": nn.ModuleList([Block(config) for _ in range(config.n_layer)]),
+                "ln_f": nn.LayerNorm(config.n_embd, eps=getattr(config, "layer_norm_epsilon", 1e-5)),
+            }
+        )
+        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        if getattr(config, "tie_weights", False):
+            self.lm_head.weight = self.transformer.wte.weight
+        self._initialise()
+
+    @staticmethod
+    def get_default_config() -> argparse.Namespace:
+        """A config in which the sizes have yet to be set."""
+        return argparse.Namespace(
+            model_type=None, n_layer=None, n_head=None, n_embd=None, vocab_size=None, block_size=None,
+            embd_pdrop=0.1, resid_pdrop=0.1, attn_pdrop=0.1,
+        )  # fmt: skip
+
+    @classmethod
+    def from_pretrained(cls, model_type: str | Path, dtype: torch.dtype = torch.float32) -> GPT:
+        """GPT-2 with published weights.
+
+        Args:
+            model_type: `gpt2`, `gpt2-medium`, `gpt2-large` or `gpt2-xl`, which are downloaded unless they are in the
+                cache of huggingface_hub; or the path of a folder with `config.json` and `model.safetensors`.
+            dtype: number format of the weights in memory.
+
+        Returns:
+            The model in evaluation mode, on the CPU.
+
+        Raises:
+            InputError: the files cannot be had, or are not those of a GPT-2.
+        """
+        from pretrained import load
+
+        return load(cls, model_type, dtype)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `config.json` and `model.safetensors` as transformers does, which can load them then."""
+        from pretrained import save
+
+        save(self, Path(folder))
+
+    def _initialise(self) -> None:
+        """As GPT-2: N(0, 0.02), the layers that are added to the residual stream by 1 / sqrt(2 n_layer) smaller, since
+        their outputs sum up; zero biases."""
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                scale = 1 / math.sqrt(2 * self.config.n_layer) if name.endswith("c_proj") else 1
+                nn.init.normal_(module.weight, std=0.02 * scale)
+                if getattr(module, "bias", None) is not None:
+                    nn.init.zeros_(module.bias)
+
+    def configure_optimizers(self, train_config: argparse.Namespace) -> torch.optim.AdamW:
+        """AdamW (Loshchilov and Hutter, 2019) with weight decay on the weights of linear layers alone: not on biases,
+        layer norms and embeddings.
+
+        Args:
+            train_config: has `learning_rate`, `weight_decay`, `betas`.
+        """
+        linear = {id(module.weight) for module in self.modules() if isinstance(module, nn.Linear)}
+        linear.discard(id(self.transformer.wte.weight))  # where the last layer shares it
+        parameters = list(self.parameters())
+        groups = [
+            {"params": [p for p in parameters if id(p) in linear], "weight_decay": train_config.weight_decay},
+            {"params": [p for p in parameters if id(p) not in linear], "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW(groups, lr=train_config.learning_rate, betas=tuple(train_config.betas), fused=True)
+
+    def forward(self, idx: Tensor) -> Tensor:
+        """Logits of each position's next token.
+
+        Args:
+            idx: tokens, long [B, T] with values 0 .. vocab_size - 1 and T at most block_size.
+
+        Returns:
+            [B, T, vocab_size].
+
+        Raises:
+            ValueError: T is above block_size.
+        """
+        return self.lm_head(self._features(idx))
+
+    def _features(self, idx: Tensor, cache: Sequence[LayerCache] | None = None) -> Tensor:
+        """What the last layer turns into logits, [B, T, C], for tokens that come after those in the cache."""
+        past, T = cache[0].length if cache else 0, idx.size(1)
+        if past + T > self.block_size:
+            raise ValueError(f"{past + T} tokens are more than the model's block_size of {self.block_size}")
+        positions = torch.arange(past, past + T, device=idx.device)
+        x = self.transformer.drop(self.transformer.wte(idx) + self.transformer.wpe(positions))  # (B, T, C)
+        for i, block in enumerate(self.transformer.h):
+            x = block(x, cache[i] if cache else None)
+        return self.transformer.ln_f(x)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        idx: Tensor,
+        max_new_tokens: int,
+        temperature: float = 1.0,
+        do_sample: bool = False,
+        top_k: int | None = None,
+        *,
+        top_p: float | None = None,
+        stop: Sequence[Sequence[int]] = (),
+        generator: torch.Generator | None = None,
+        use_cache: bool = True,
+    ) -> Tensor:
+        """Continue sequences, token by token; each is predicted from the last block_size tokens before it.
+
+        Args:
+            idx: tokens, long [B, T] with T at least 1; not changed.
+            max_new_tokens: how many to add.
+            temperature, do_sample, top_k, top_p, generator: as in `sample_logits`.
+            stop: sequences of tokens, each of which ends a row once the row's new tokens end with it. What then
+                follows in the row repeats its last token, until all rows have ended.
+            use_cache: keep keys and values instead of computing them anew for each token. The result is the same.
+
+        Returns:
+            long [B, T + max_new_tokens]; shorter where all rows ended before.
+
+        Raises:
+            ValueError: `idx` is empty, or an argument is out of range.
+        """
+        start = idx.size(1)
+        finished = torch.zeros(len(idx), dtype=torch.bool, device=idx.device)
+        for token in self.stream(idx, max_new_tokens, temperature, do_sample, top_k, top_p=top_p, generator=generator,
+                                 use_cache=use_cache):  # fmt: skip
+            token = torch.where(finished, idx[:, -1], token)
+            idx = torch.cat([idx, token[:, None]], dim=1)
+            if stop:
+                finished = finished | ends_with(idx[:, start:], stop)
+                if finished.all():
+                    break
+        return idx.clone() if idx.size(1) == start else idx
+
+    @torch.no_grad()
+    def stream(
+        self,
+        idx: Tensor,
+        max_new_tokens: int,
+        temperature: float = 1.0,
+        do_sample: bool = False,
+        top_k: int | None = None,
+        *,
+        top_p: float | None = None,
+        generator: torch.Generator | None = None,
+        use_cache: bool = True,
+    ) -> Iterator[Tensor]:
+        """The loop of `generate`: yields the next tokens of all rows, long [B], as they are drawn. The model is in
+        evaluation mode until the iterator has ended or is closed, and then again in its mode before."""
+        if idx.dim() != 2 or idx.size(1) == 0:
+            raise ValueError(f"idx must be [B, T] with at least one token to begin with, not {list(idx.shape)}")
+        if max_new_tokens < 0:
+            raise ValueError(f"max_new_tokens must not be negative, but is {max_new_tokens}")
+        was_training = self.training
+        self.eval()
+        capacity = min(self.block_size, idx.size(1) + max_new_tokens)
+        cache = [LayerCache(capacity) for _ in self.transformer.h] if use_cache else None
+        try:
+            for _ in range(max_new_tokens):
+                if cache and idx.size(1) <= self.block_size:
+                    x = self._features(idx[:, cache[0].length :], cache)
+                else:  # cropped to the last block_size tokens, each of them gets another position than before
+                    x = self._features(idx[:, -self.block_size :])
+                token = sample_logits(self.lm_head(x[:, -1]), temperature, do_sample, top_k, top_p, generator)
+                idx = torch.cat([idx, token[:, None]], dim=1)
+                yield token
+        finally:
+            self.train(was_training)
+
+
+def _with_sizes(config: argparse.Namespace) -> argparse.Namespace:
+    """A copy of a config with `n_layer`, `n_head` and `n_embd` filled in from its model type."""
+    config = copy.deepcopy(config)
+    sizes = [getattr(config, name, None) for name in ("n_layer", "n_head", "n_embd")]
+    model_type = getattr(config, "model_type", None)
+    if model_type is not None and any(size is not None for size in sizes):
+        raise ValueError("give either model_type or n_layer, n_head and n_embd, not both")
+    if model_type is not None:
+        if model_type not in SIZES:
+            raise ValueError(f"unknown model_type {model_type}: choose one of {', '.join(SIZES)}")
+        config.n_layer, config.n_head, config.n_embd = SIZES[model_type]
+    elif None in sizes:
+        raise ValueError("give model_type, or all of n_layer, n_head and n_embd")
+    for name in ("vocab_size", "block_size"):
+        if getattr(config, name, None) is None:
+            raise ValueError(f"the config lacks {name}")
+    return config

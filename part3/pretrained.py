@@ -1,0 +1,248 @@
+"""GPT-2's published files: download, read into a model, and write a model in the same format.
+
+The format is that of the library transformers: `config.json` with the sizes, `model.safetensors` with the weights, of
+which those of linear layers are transposed, and `tokenizer.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from inputs import InputError
+from vocabulary import Characters, Vocabulary, read_vocabulary
+
+REPOSITORIES = {name: f"openai-community/{name}" for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")}
+TRANSPOSED = re.compile(r"h\.\d+\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.weight$")
+BUFFERS = re.compile(r"(transformer\.)?h\.\d+\.attn\.(bias|masked_bias)$")  # causal masks that older files hold
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+# Keys of config.json that ask for something else than GPT-2 when they have another value than these.
+EXPECTED = {
+    "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+    "add_cross_attention": (False,),
+    "scale_attn_by_inverse_layer_idx": (False,),
+    "scale_attn_weights": (True,),
+}
+
+
+def load(model_class: type, model_type: str | Path, dtype: torch.dtype = torch.float32):
+    """What `GPT.from_pretrained` does.
+
+    The model is set up without memory for its weights. Each tensor of the file is then read, brought into shape and
+    released on its own, so that there is never a second model in memory.
+    """
+    config_file, weights_file = locate(model_type, "config.json"), locate(model_type, "model.safetensors")
+    config = read_config(config_file)
+    names = tensor_names(weights_file)
+    if config.tie_weights and "lm_head.weight" in names:
+        _check_tied(weights_file, names)
+        del names["lm_head.weight"]
+    with torch.device("meta"):
+        model = model_class(config)
+    wanted = dict(model.named_parameters())  # with the shared weight once, under the name of the embedding
+    if missing := sorted(wanted.keys() - names.keys()):
+        raise InputError(f"{weights_file} lacks {_some(missing)}: it is not a complete GPT-2 of the sizes in "
+                         f"{config_file}; get it again")  # fmt: skip
+    if unknown := sorted(names.keys() - wanted.keys()):
+        raise InputError(f"{weights_file} has {_some(unknown)}, which a GPT-2 of the sizes in {config_file} does not: "
+                         "give the folder of such a model")  # fmt: skip
+    state = {}
+    for name, parameter in wanted.items():
+        tensor = _read(weights_file, names[name])
+        if TRANSPOSED.search(name):
+            tensor = tensor.t()
+        if tensor.shape != parameter.shape:
+            raise InputError(
+                f"{weights_file}: {names[name]} makes a {list(tensor.shape)} of what must be {list(parameter.shape)} "
+                f"by the sizes in {config_file}: the two files do not belong together"
+            )
+        # Copied, since a tensor from the file would keep the whole file in memory.
+        state[name] = torch.empty(tensor.shape, dtype=dtype).copy_(tensor)
+    if config.tie_weights:
+        state["lm_head.weight"] = state["transformer.wte.weight"]
+    model.load_state_dict(state, assign=True)
+    if config.tie_weights:
+        model.lm_head.weight = model.transformer.wte.weight
+    model.requires_grad_()
+    return model.eval()
+
+
+def locate(model_type: str | Path, filename: str) -> Path:
+    """Path of one of a model's files, downloaded if it has to be.
+
+    A published name stands for the published model even where a folder has the same name; such a folder is meant by
+    `./gpt2`.
+
+    Raises:
+        InputError: there is no such file, or it cannot be had.
+    """
+    if str(model_type) in REPOSITORIES:
+        path = _download(REPOSITORIES[str(model_type)], filename)
+    else:
+        folder = Path(model_type).expanduser()
+        if not folder.is_dir():
+            raise InputError(f"{model_type} is neither a folder nor one of {', '.join(REPOSITORIES)}")
+        path = folder / filename
+        if not path.is_file():
+            raise InputError(f"{folder} has no {filename}: give a folder with config.json, model.safetensors and "
+                             "tokenizer.json")  # fmt: skip
+    with open(path, "rb") as file:
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise InputError(f"{path} is a Git LFS pointer and not the file itself: run `git lfs pull` where it came "
+                             "from")  # fmt: skip
+    return path
+
+
+def _download(repository: str, filename: str) -> Path:
+    """Path of a file of the hub in huggingface_hub's cache."""
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    host = huggingface_hub.constants.ENDPOINT
+    try:
+        return Path(huggingface_hub.hf_hub_download(repository, filename))
+    except errors.LocalEntryNotFoundError as error:
+        if huggingface_hub.constants.HF_HUB_OFFLINE:
+            raise InputError(
+                f"{filename} of {repository} is not in the cache, and HF_HUB_OFFLINE forbids to download it: unset it "
+                "once, or give the folder of a model"
+            ) from error
+        raise InputError(
+            f"{filename} of {repository} is not in the cache, and {host} cannot be reached: connect to the network, "
+            "set HF_ENDPOINT to a mirror, or give the folder of a model"
+        ) from error
+    except (errors.RepositoryNotFoundError, errors.EntryNotFoundError) as error:
+        raise InputError(
+            f"{host} has no {filename} of {repository}: check HF_ENDPOINT, or give the folder of a model"
+        ) from error
+    except OSError as error:  # which HTTP and disk errors are
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"downloading {filename} of {repository} from {host} failed ({reason}): try again; what has arrived is kept"
+        ) from error
+
+
+def read_config(path: Path) -> argparse.Namespace:
+    """The config of a GPT from a `config.json`.
+
+    Raises:
+        InputError: it is damaged, or of another model than GPT-2.
+    """
+    try:
+        content = json.loads(path.read_text())
+        model_type = content["model_type"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is damaged or no config of a model: get it again") from error
+    if model_type != "gpt2":
+        raise InputError(f"{path} is of a model of type {model_type}, not gpt2: give the folder of a GPT-2")
+    for name, values in EXPECTED.items():
+        if (value := content.get(name, values[0])) not in values:
+            raise InputError(f"{path} asks for {name} {value}, which this GPT-2 does not have: give another model")
+    try:
+        config = argparse.Namespace(
+            model_type=None,
+            n_layer=content["n_layer"],
+            n_head=content["n_head"],
+            n_embd=content["n_embd"],
+            vocab_size=content["vocab_size"],
+            block_size=content["n_positions"],
+            embd_pdrop=content.get("embd_pdrop", 0.1),
+            resid_pdrop=content.get("resid_pdrop", 0.1),
+            attn_pdrop=content.get("attn_pdrop", 0.1),
+            layer_norm_epsilon=content.get("layer_norm_epsilon", 1e-5),
+            tie_weights=content.get("tie_word_embeddings", True),
+        )
+    except KeyError as error:
+        raise InputError(f"{path} lacks {error.args[0]}: get it again") from error
+    if content.get("n_inner") not in (None, 4 * config.n_embd):
+        raise InputError(f"{path} asks for n_inner {content['n_inner']}, which in GPT-2 is four times n_embd: give "
+                         "another model")  # fmt: skip
+    return config
+
+
+def tensor_names(path: Path) -> dict[str, str]:
+    """Names of a file's tensors, by the names that they have in our model; masks are left out.
+
+    Raises:
+        InputError: the file is truncated or otherwise damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            theirs = [name for name in file.keys() if not BUFFERS.match(name)]  # noqa: SIM118 (it is no dictionary)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is truncated or no safetensors file ({error}): get it again") from error
+    # The published files leave out the prefix that transformers writes.
+    return {name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}": name for name in theirs}
+
+
+def _read(path: Path, name: str) -> Tensor:
+    """One tensor. Opened anew for each, since what was read from an open file stays in memory."""
+    with safe_open(path, framework="pt") as file:
+        return file.get_tensor(name)
+
+
+def _check_tied(path: Path, names: dict[str, str]) -> None:
+    if not torch.equal(_read(path, names["lm_head.weight"]), _read(path, names["transformer.wte.weight"])):
+        raise InputError(f"{path}: lm_head.weight differs from wte.weight, but config.json ties them: set its "
+                         "tie_word_embeddings to false")  # fmt: skip
+
+
+def _some(names: list[str], most: int = 3) -> str:
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
+
+
+def load_vocabulary(model_type: str | Path) -> Vocabulary:
+    """The vocabulary of a published model, or of one in a folder.
+
+    Raises:
+        InputError: it cannot be had.
+    """
+    if str(model_type) in REPOSITORIES:
+        return read_vocabulary(locate(model_type, "tokenizer.json").parent)
+    folder = Path(model_type).expanduser()
+    if not folder.is_dir():
+        raise InputError(f"{model_type} is neither a folder nor one of {', '.join(REPOSITORIES)}")
+    return read_vocabulary(folder)
+
+
+def save(model, folder: Path, vocabulary: Vocabulary | None = None) -> None:
+    """What `GPT.save_pretrained` does; with a vocabulary, also `tokenizer.json`."""
+    config = model.config
+    tied = model.lm_head.weight is model.transformer.wte.weight
+    end = config.vocab_size - 1 if not isinstance(vocabulary, Characters) and config.vocab_size == 50257 else None
+    content = {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "n_layer": config.n_layer,
+        "n_head": config.n_head,
+        "n_embd": config.n_embd,
+        "n_inner": None,
+        "n_positions": config.block_size,
+        "n_ctx": config.block_size,
+        "vocab_size": config.vocab_size,
+        "activation_function": "gelu_new",
+        "embd_pdrop": config.embd_pdrop,
+        "resid_pdrop": config.resid_pdrop,
+        "attn_pdrop": config.attn_pdrop,
+        "layer_norm_epsilon": getattr(config, "layer_norm_epsilon", 1e-5),
+        "tie_word_embeddings": tied,
+        "bos_token_id": end,
+        "eos_token_id": end,
+    }
+    tensors = {}
+    for name, tensor in model.named_parameters():  # a shared weight comes once
+        tensor = tensor.detach().cpu()
+        tensors[name] = (tensor.t() if TRANSPOSED.search(name) else tensor).contiguous()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(content, indent=2) + "\n")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    if vocabulary is not None:
+        (folder / "tokenizer.json").write_text(vocabulary.to_json())

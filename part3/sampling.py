@@ -1,0 +1,76 @@
+"""From logits to tokens: pure functions under the generation loop."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def sample_logits(
+    logits: Tensor,
+    temperature: float = 1.0,
+    do_sample: bool = True,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Choose one token for each row of logits.
+
+    The distribution is softmax(logits / temperature). Of it, `top_k` keeps the k most probable tokens, and `top_p`
+    (nucleus sampling, Holtzman et al., 2020) then the fewest tokens whose probabilities sum up to at least p.
+
+    Args:
+        logits: [B, V]; not changed.
+        temperature: above 1 flattens the distribution, below 1 sharpens it; 0 means greedy.
+        do_sample: draw with `torch.multinomial`; else take the most probable token.
+        top_k: at least 1; more than V means V. Of equally probable tokens at the border, as many stay as make k.
+        top_p: above 0 and at most 1.
+        generator: where the random numbers come from; PyTorch's own by default.
+
+    Returns:
+        long [B].
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+    if not 0 <= temperature < float("inf"):
+        raise ValueError(f"temperature must be a number of at least 0, not {temperature}")
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"top_k must be at least 1, not {top_k}")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ValueError(f"top_p must be above 0 and at most 1, not {top_p}")
+    if not do_sample or temperature == 0:
+        return logits.argmax(dim=-1)
+
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    tokens = None  # which tokens the columns stand for, where they are not all in order
+    if top_k is not None or top_p is not None:
+        k = min(top_k or logits.size(-1), logits.size(-1))
+        logits, tokens = logits.topk(k, dim=-1)  # (B, k), descending
+    # The highest logit is taken off first, so that dividing by a tiny temperature overflows to minus infinity alone.
+    temperature = max(temperature, torch.finfo(logits.dtype).tiny)
+    probs = ((logits - logits.amax(dim=-1, keepdim=True)) / temperature).softmax(dim=-1)
+    if top_p is not None:
+        better = F.pad(probs.cumsum(dim=-1)[:, :-1], (1, 0))  # the probability of all more probable tokens
+        probs = probs.where(better < top_p, 0)
+    drawn = torch.multinomial(probs, num_samples=1, generator=generator)  # (B, 1)
+    return (drawn if tokens is None else tokens.gather(-1, drawn)).squeeze(-1)
+
+
+def ends_with(tokens: Tensor, stop: Sequence[Sequence[int]]) -> Tensor:
+    """Which rows end with one of the sequences.
+
+    Args:
+        tokens: long [B, T].
+        stop: sequences of tokens; an empty one ends no row.
+
+    Returns:
+        bool [B].
+    """
+    ended = torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
+    for sequence in stop:
+        if 0 < len(sequence) <= tokens.size(1):
+            tail = torch.tensor(sequence, device=tokens.device)
+            ended |= (tokens[:, -len(sequence) :] == tail).all(dim=1)
+    return ended

@@ -1,0 +1,223 @@
+"""Train a GPT on a text: `python train.py --help` lists the flags, `README.md` what a run leaves behind.
+
+PyTorch and all that rests on it are imported inside the functions: they take seconds, and the flags are parsed before.
+"""
+
+from __future__ import annotations  # the names in signatures stand for modules that are not imported yet
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from inputs import DATA_DIR, LOG_DIR, InputError, beside, check, completed, continued, make_writable, parse
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+    from dataset import TextDataset
+    from gpt import GPT
+    from lightning_module import GPTLightningModule
+    from run_folder import RunRecord
+
+log = logging.getLogger(__name__)
+
+
+def __getattr__(name: str):
+    if name == "GPTLightningModule":
+        from lightning_module import GPTLightningModule
+
+        return GPTLightningModule
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def train(args: argparse.Namespace) -> dict:
+    """Train, and validate every `val_every_n_steps` steps.
+
+    Args:
+        args: the flags of `train.py`; a flag that is missing has its default.
+
+    Returns:
+        The last losses in nats per token, accuracies and bits per character: `train_loss`, `train_acc`, `val_loss`,
+        `val_acc`, `val_bpc`.
+
+    Raises:
+        InputError: a flag, the text, the weights, the run to resume or the log folder cannot be used; or the loss is
+            not finite.
+    """
+    import run_folder
+
+    run_folder.prepare_processor()
+    run_folder.quieten_lightning()
+    args = completed(args)
+    log_dir = beside(args.log_dir, LOG_DIR)
+    checkpoint = saved = None
+    if args.resume:
+        checkpoint = run_folder.find_checkpoint(args.resume, log_dir, "last")
+        model, vocabulary, saved = run_folder.load_gpt(checkpoint)
+        args = continued(args, saved["flags"])
+    check(args)
+    make_writable(log_dir, "--log_dir")
+    args.data_dir = str(beside(args.data_dir, DATA_DIR))
+
+    import pytorch_lightning as pl
+    import torch
+
+    from lightning_module import GPTLightningModule, planned_steps
+
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    pl.seed_everything(args.seed, workers=True, verbose=False)
+    if saved is None:
+        model, vocabulary = new_model(args)
+    train_set, val_set = load_data(args, vocabulary)
+    if saved is None and model is None:
+        model = from_scratch(args, train_set.vocab_size)
+    num_devices = _num_devices(args)
+    num_steps = planned_steps(args, len(train_set), num_devices)
+    if saved is not None and saved["global_step"] >= num_steps:
+        raise InputError(f"the run already has {saved['global_step']} steps: raise --max_steps or --num_epochs to "
+                         "continue it")  # fmt: skip
+    tokens_per_step = args.train_batch_size * args.block_size * num_devices
+    record = run_folder.RunRecord(args, num_steps, tokens_per_step)
+    trainer = make_trainer(args, log_dir, checkpoint, record)
+    module = GPTLightningModule(args, model, train_set, val_set)
+    if args.compile:
+        module.model.compile()
+    trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
+    if trainer.is_global_zero:
+        finish(args, trainer, record, module)
+    return module.results
+
+
+def new_model(args: argparse.Namespace):
+    """Pretrained model and its vocabulary; for training from scratch two times None, since the vocabulary is the
+    text's."""
+    if args.use_pretrained is None:
+        return None, None
+    from gpt import GPT
+    from pretrained import load_vocabulary
+
+    place = args.model_type if args.use_pretrained == "hub" else Path(args.use_pretrained)
+    vocabulary, model = load_vocabulary(place), GPT.from_pretrained(place)
+    if args.block_size > model.block_size:
+        raise InputError(f"--block_size {args.block_size} is more than the {model.block_size} positions of the "
+                         "pretrained model")  # fmt: skip
+    return model.train(), vocabulary
+
+
+def from_scratch(args: argparse.Namespace, vocab_size: int) -> GPT:
+    """A new model of the type that the flags name."""
+    from gpt import GPT
+
+    config = GPT.get_default_config()
+    config.model_type, config.vocab_size, config.block_size = args.model_type, vocab_size, args.block_size
+    return GPT(config)
+
+
+def load_data(args: argparse.Namespace, vocabulary) -> tuple[TextDataset, TextDataset]:
+    """The first nine tenths of the text for training, the last for validation.
+
+    Args:
+        args: the flags.
+        vocabulary: None for the characters of the whole text.
+    """
+    from dataset import TextDataset, load_text, split
+    from vocabulary import Characters
+
+    text = load_text(args.txt_file, Path(args.data_dir))
+    vocabulary = vocabulary or Characters.of(text)
+    parts = split(text)
+    return tuple(TextDataset(args, None, args.block_size, vocabulary=vocabulary, text=part) for part in parts)
+
+
+def _num_devices(args: argparse.Namespace) -> int:
+    """How many processes the flags ask for.
+
+    Raises:
+        InputError: this machine has not so many.
+    """
+    import torch
+
+    there = torch.cuda.device_count() or os.cpu_count()
+    if args.devices != "auto" and int(args.devices) > there:
+        raise InputError(f"--devices {args.devices} was given, but this machine has {there}: give at most so many")
+    devices = max(1, torch.cuda.device_count()) if args.devices == "auto" else int(args.devices)
+    return devices * args.num_nodes
+
+
+def make_trainer(args: argparse.Namespace, log_dir: Path, checkpoint: Path | None, record: RunRecord) -> pl.Trainer:
+    """Trainer whose epochs are the rounds between two validations; it writes into one run folder."""
+    import pytorch_lightning as pl
+    from pytorch_lightning.loggers import TensorBoardLogger
+    from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+    from callbacks import GenerateCallback
+    from run_folder import BestAndLast, SeedEveryRound, StepBar, logger_place, wants_bar
+
+    place = {"save_dir": log_dir} if checkpoint is None else logger_place(checkpoint)
+    bar = wants_bar(args.progress_bar)
+    callbacks = [
+        SeedEveryRound(args.seed),
+        GenerateCallback(args.generate_batch_size, args.generate_every_n_steps),
+        record,
+        BestAndLast(),
+        *([StepBar(record.num_steps)] if bar else []),
+    ]
+    try:
+        return pl.Trainer(
+            accelerator="auto",
+            devices=args.devices if args.devices == "auto" else int(args.devices),
+            num_nodes=args.num_nodes,
+            strategy=args.strategy,
+            precision=args.precision,
+            max_epochs=-(-record.num_steps // args.val_every_n_steps),
+            reload_dataloaders_every_n_epochs=1,
+            use_distributed_sampler=False,
+            gradient_clip_val=args.clip_grad_norm or None,
+            logger=TensorBoardLogger(**place, default_hp_metric=False),
+            callbacks=callbacks,
+            enable_progress_bar=bar,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+    except (MisconfigurationException, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"--devices, --num_nodes, --strategy or --precision cannot be used here: {reason}") from error
+
+
+def finish(args: argparse.Namespace, trainer: pl.Trainer, record: RunRecord, module: GPTLightningModule) -> None:
+    """What a run leaves beside its metrics: the curves, and last of all summary.json."""
+    import run_folder
+    from pictures import plot_curves
+
+    folder, board = Path(trainer.logger.log_dir), trainer.logger.experiment
+    figure = plot_curves(record.rows, module.train_dataset.vocab_size)
+    figure.savefig(folder / "curves.png", dpi=150)
+    board.add_figure("curves", figure, global_step=trainer.global_step)
+    vocab = module.train_dataset.vocab_size
+    results = {"vocab_size": vocab, "parameters": sum(p.numel() for p in module.parameters())}
+    run_folder.write_summary(folder, args, trainer, record, results)
+    board.flush()
+    best = min(record.rows, key=lambda row: row["val_loss"])
+    log.info("best validation: %.4f nats, %.3f bits per character at step %d; texts and numbers are in %s",
+             best["val_loss"], best["val_bpc"], best["step"], folder)  # fmt: skip
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0, or 2 after one sentence about what cannot be used."""
+    args = parse(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        train(args)
+    except InputError as error:
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # once, and not from each process
+            print(f"train.py: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
