@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dropout import Dropout
 from sampling import ends_with, sample_logits
 
 # Layers, heads and channels of each model type.
@@ -64,7 +65,8 @@ class CausalSelfAttention(nn.Module):
     softmax(Q K^T / sqrt(hs) + mask) V for each head, with hs = n_embd / n_head.
 
     Two ways lead to the same result: the steps written out, and PyTorch's fused function, which keeps no [T, T]
-    matrix in memory.
+    matrix in memory. The fused one is used unless the config says otherwise; but with dropout on a CPU, where PyTorch
+    has no fused form of it either, the steps written out are faster.
 
     Args:
         config: has `n_embd`, `n_head`, `attn_pdrop`, `resid_pdrop`, `block_size`, and may have `fused_attention`
@@ -82,8 +84,8 @@ class CausalSelfAttention(nn.Module):
         self.fused = getattr(config, "fused_attention", True)
         self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd)  # queries, keys and values of all heads
         self.c_proj = nn.Linear(config.n_embd, config.n_embd)
-        self.attn_dropout = nn.Dropout(config.attn_pdrop)
-        self.resid_dropout = nn.Dropout(config.resid_pdrop)
+        self.attn_dropout = Dropout(config.attn_pdrop)
+        self.resid_dropout = Dropout(config.resid_pdrop)
         size = config.block_size
         visible = torch.ones(size, size, dtype=torch.bool, device="cpu").tril()  # on the CPU even for a "meta" model
         self.register_buffer("mask", visible.view(1, 1, size, size), persistent=False)
@@ -103,7 +105,10 @@ class CausalSelfAttention(nn.Module):
         q, k, v = heads  # (B, nh, T, hs) each
         if cache is not None:
             k, v = cache.append(k, v)  # (B, nh, S, hs), S >= T
-        y = self._fused(q, k, v) if self.fused else self.attn_dropout(self.weights(q, k)) @ v  # (B, nh, T, hs)
+        if self.fused and not (self.training and self.attn_dropout.p > 0 and x.device.type == "cpu"):
+            y = self._fused(q, k, v)  # (B, nh, T, hs)
+        else:
+            y = self.attn_dropout(self.weights(q, k)) @ v  # (B, nh, T, hs)
         y = y.transpose(1, 2).reshape(B, T, C)  # the heads side by side
         return self.resid_dropout(self.c_proj(y))
 
@@ -118,7 +123,7 @@ class CausalSelfAttention(nn.Module):
             [B, nh, T, S]; rows sum to 1, and what comes after the query's own position is exactly 0.
         """
         T, S = q.size(2), k.size(2)
-        scores = q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))  # (B, nh, T, S)
+        scores = (q / math.sqrt(q.size(-1))) @ k.transpose(-2, -1)  # (B, nh, T, S)
         visible = self.mask[:, :, S - T : S, :S]  # (1, 1, T, S)
         return scores.masked_fill(~visible, -math.inf).softmax(dim=-1)
 
@@ -147,7 +152,7 @@ class Block(nn.Module):
                 "c_fc": nn.Linear(config.n_embd, 4 * config.n_embd),
                 "act": NewGELU(),
                 "c_proj": nn.Linear(4 * config.n_embd, config.n_embd),
-                "dropout": nn.Dropout(config.resid_pdrop),
+                "dropout": Dropout(config.resid_pdrop),
             }
         )
 
@@ -180,7 +185,7 @@ class GPT(nn.Module):
             {
                 "wte": nn.Embedding(config.vocab_size, config.n_embd),
                 "wpe": nn.Embedding(config.block_size, config.n_embd),
-                "drop": nn.Dropout(config.embd_pdrop),
+                "drop": Dropout(config.embd_pdrop),
                 "h": nn.ModuleList([Block(config) for _ in range(config.n_layer)]),
                 "ln_f": nn.LayerNorm(config.n_embd, eps=getattr(config, "layer_norm_epsilon", 1e-5)),
             }
@@ -233,12 +238,13 @@ class GPT(nn.Module):
                 if getattr(module, "bias", None) is not None:
                     nn.init.zeros_(module.bias)
 
-    def configure_optimizers(self, train_config: argparse.Namespace) -> torch.optim.AdamW:
+    def configure_optimizers(self, train_config: argparse.Namespace, fused: bool = True) -> torch.optim.AdamW:
         """AdamW (Loshchilov and Hutter, 2019) with weight decay on the weights of linear layers alone: not on biases,
         layer norms and embeddings.
 
         Args:
             train_config: has `learning_rate`, `weight_decay`, `betas`.
+            fused: one kernel for all weights. It is fastest, but hides gradients that a loss scaler has scaled.
         """
         linear = {id(module.weight) for module in self.modules() if isinstance(module, nn.Linear)}
         linear.discard(id(self.transformer.wte.weight))  # where the last layer shares it
@@ -247,7 +253,7 @@ class GPT(nn.Module):
             {"params": [p for p in parameters if id(p) in linear], "weight_decay": train_config.weight_decay},
             {"params": [p for p in parameters if id(p) not in linear], "weight_decay": 0.0},
         ]
-        return torch.optim.AdamW(groups, lr=train_config.learning_rate, betas=tuple(train_config.betas), fused=True)
+        return torch.optim.AdamW(groups, lr=train_config.learning_rate, betas=tuple(train_config.betas), fused=fused)
 
     def forward(self, idx: Tensor) -> Tensor:
         """Logits of each position's next token.
