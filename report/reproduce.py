@@ -24,10 +24,11 @@ RUNS = {
     "aae_z8": "part2/train.py --z_dim 8 --lambda_ 0.995 --epochs 100 --seed 42",
     "aae_z2": "part2/train.py --z_dim 2 --lambda_ 0.995 --epochs 100 --seed 42",
     "aae_z20": "part2/train.py --z_dim 20 --lambda_ 0.995 --epochs 100 --seed 42",
+    "gpt_shakespeare": "part3/train.py --max_steps 1500 --val_every_n_steps 100 --generate_every_n_steps 500 --seed 0",
 }
 # Where a part's runs are, and the file that a run can be resumed from.
-LOG_DIRS = {"part1": "VAE_logs", "part2": "AAE_logs"}
-CHECKPOINTS = {"part1": "last.ckpt", "part2": "model_checkpoint.pt"}
+LOG_DIRS = {"part1": "VAE_logs", "part2": "AAE_logs", "part3": "logs"}
+CHECKPOINTS = {"part1": "last.ckpt", "part2": "model_checkpoint.pt", "part3": "last.ckpt"}
 # What is small enough for the repository and needed to look at a run; a name that a run does not have is left out.
 KEPT = [
     "metrics.csv",
@@ -39,6 +40,7 @@ KEPT = [
     "codes.png",
     "curves.png",
     "manifold.png",
+    *(f"texts/step_{step}.txt" for step in (0, 500, 1000, 1500)),
     *(f"results/Prior_samples/samples_epoch_{epoch}.png" for epoch in (0, 20, 50, 100)),
     *(f"results/Reconstruction/reconstruction_{epoch}.png" for epoch in (0, 20, 50, 100)),
 ]
@@ -48,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="reproduce.py", description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="*", metavar="RUN", help=f"some of {', '.join(RUNS)}; all by default")
     parser.add_argument("--data_dir", default=os.environ.get("DATA_DIR", str(REPOSITORY / "data")),
-                        help="folder with MNIST/raw (default: the environment's DATA_DIR, else data)")  # fmt: skip
+                        help="folder with MNIST/raw and text (default: DATA_DIR if it is set, else data)")  # fmt: skip
     parser.add_argument("--force", action="store_true", help="repeat runs that are finished")
     return parser
 

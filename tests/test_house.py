@@ -157,7 +157,7 @@ def definitions(file) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("part", ["part1", "part2"])
+@pytest.mark.parametrize("part", ["part1", "part2", "part3"])
 def test_commands_of_the_table_have_flags_that_exist(repository, request, part):
     modules = request.getfixturevalue(part)
     commands = [
@@ -179,7 +179,7 @@ def test_numbers_of_the_readme_are_those_of_the_results(repository):
         assert float(text.replace(",", "")) == round(value, decimals), f"{file} {key}: {value}"
 
 
-@pytest.mark.parametrize("readme", ["README.md", "part1/README.md", "part2/README.md"])
+@pytest.mark.parametrize("readme", ["README.md", "part1/README.md", "part2/README.md", "part3/README.md"])
 def test_paths_in_a_readme_exist(repository, readme):
     text = (repository / readme).read_text()
     folder = (repository / readme).parent
