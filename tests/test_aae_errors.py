@@ -66,8 +66,12 @@ def test_values_that_make_no_sense(fails, tmp_path, flag, value):
 
 
 @pytest.mark.parametrize(
-    "argv", [["--z_dim", "two"], ["--dataset", "cats"], ["--precision", "8"], ["--strategy", "hope"], ["--colour"]]
-)
+    "argv",
+    [
+        ["--z_dim", "two"], ["--dataset", "cats"], ["--precision", "8"], ["--precision", "16-true"],
+        ["--strategy", "hope"], ["--colour"],
+    ],
+)  # fmt: skip
 def test_values_that_cannot_be_parsed(fails, argv):
     assert argv[0] in fails(*argv)
 

@@ -54,7 +54,10 @@ def test_values_that_make_no_sense(fails, tmp_path, flag, value):
     assert not (tmp_path / "logs").exists()
 
 
-@pytest.mark.parametrize("argv", [["--z_dim", "two"], ["--dataset", "cats"], ["--precision", "8"], ["--colour"]])
+@pytest.mark.parametrize(
+    "argv",
+    [["--z_dim", "two"], ["--dataset", "cats"], ["--precision", "8"], ["--precision", "16-true"], ["--colour"]],
+)
 def test_values_that_cannot_be_parsed(fails, argv):
     assert argv[0] in fails(*argv)
 
@@ -65,6 +68,13 @@ def test_more_devices_than_there_are(fails, tmp_path):
 
 def test_a_strategy_that_does_not_exist(fails, tmp_path):
     assert "--strategy" in fails(*SMALL, "--strategy", "hope", "--log_dir", str(tmp_path))
+
+
+@pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork", "ddp_notebook", "ddp_spawn_find_unused_parameters_true"])
+def test_a_strategy_whose_processes_cannot_hand_the_model_back(fails, tmp_path, strategy):
+    error = fails("--dataset", "digits", "--log_dir", str(tmp_path / "logs"), "--strategy", strategy)
+    assert f"--strategy {strategy} " in error and "give --strategy ddp" in error
+    assert not (tmp_path / "logs").exists()
 
 
 @pytest.mark.parametrize("folder", ["/proc/nowhere", "a file"])
