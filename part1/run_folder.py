@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import platform
+import shlex
 import statistics
 import sys
 import tempfile
@@ -21,7 +22,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.core.saving import save_hparams_to_yaml
 
-from inputs import InputError
+from inputs import HERE, InputError
 
 log = logging.getLogger(__name__)
 RUNS = "lightning_logs"
@@ -117,11 +118,6 @@ class RunRecord(pl.Callback):
         if not self.quiet:
             log.info("epoch %d/%d: train %.4f, val %.4f bpd, %.1f s", trainer.current_epoch + 1, trainer.max_epochs,
                      metrics["train_bpd"], metrics["val_bpd"], self.seconds[-1])  # fmt: skip
-
-    def on_exception(self, trainer: pl.Trainer, pl_module, exception: BaseException) -> None:
-        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero:
-            way_on = "continue with --resume" if self.rows else "there is no checkpoint yet"
-            log.info("\ninterrupted after %d finished epochs: %s", len(self.rows), way_on)
 
     def _csv(self, file) -> None:
         writer = csv.DictWriter(file, fieldnames=list(self.rows[0]), lineterminator="\n")
@@ -223,6 +219,17 @@ def read_checkpoint(path: Path) -> dict:
     if not isinstance(checkpoint, dict) or any(key not in checkpoint for key in wanted):
         raise InputError(f"{path} is not a checkpoint of this VAE: choose one that part 1 wrote")
     return checkpoint
+
+
+def how_to_go_on(run: Path, log_dir: Path) -> str:
+    """What to tell someone who interrupted a run: how much of it is saved, and the command that goes on from there."""
+    last = run / "checkpoints" / "last.ckpt"
+    if not last.is_file():
+        return "interrupted in the first epoch: there is no checkpoint yet, so start again"
+    epoch = read_checkpoint(last)["epoch"] + 1
+    script = os.path.relpath(HERE / "train.py")
+    command = ["python", script, "--resume", str(run.resolve()), "--log_dir", str(log_dir)]
+    return f"interrupted, epoch {epoch} is saved: continue with {shlex.join(command)}"
 
 
 def logger_place(checkpoint: Path) -> dict:

@@ -215,6 +215,7 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
 
     Raises:
         InputError: a flag, the data, the run to resume or the log folder cannot be used; or the loss is not finite.
+        KeyboardInterrupt: it was interrupted, after a message that says how to go on.
     """
     run_folder.prepare_processor()
     run_folder.quieten_lightning()
@@ -240,10 +241,18 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
         model.compile()
 
     trainer, record = make_trainer(args, log_dir, checkpoint)
-    trainer.fit(model, train_loader, val_loader, ckpt_path=checkpoint, weights_only=True)
+    try:
+        trainer.fit(model, train_loader, val_loader, ckpt_path=checkpoint, weights_only=True)
+        return evaluate(args, trainer, record, test_loader)
+    except (KeyboardInterrupt, SystemExit) as stop:  # Lightning exits where it is interrupted or terminated
+        if trainer.is_global_zero:
+            log.info("\n%s", run_folder.how_to_go_on(Path(trainer.logger.log_dir), log_dir))
+        raise KeyboardInterrupt from stop
 
-    best_path = Path(trainer.checkpoint_callback.best_model_path)
-    best, saved = load_vae(best_path)
+
+def evaluate(args: argparse.Namespace, trainer: pl.Trainer, record, test_loader) -> list[dict[str, float]]:
+    """Test the checkpoint with the lowest validation bpd, and write what a run leaves; returns Lightning's result."""
+    best, saved = load_vae(Path(trainer.checkpoint_callback.best_model_path))
     if args.compile:
         best.compile()
     test_result = trainer.test(best, test_loader, verbose=False)

@@ -6,6 +6,7 @@ import ctypes
 import json
 import os
 import platform
+import shlex
 import statistics
 import sys
 import tempfile
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from inputs import InputError
+from inputs import HERE, InputError
 from models import AdversarialAE
 
 CHECKPOINT = Path("checkpoints", "model_checkpoint.pt")
@@ -165,6 +166,16 @@ def load_aae(path: Path) -> tuple[AdversarialAE, dict]:
             f"{path} is a checkpoint of another model than this adversarial autoencoder: choose one that part 2 wrote"
         ) from error
     return model.eval(), checkpoint
+
+
+def how_to_go_on(run: Path, log_dir: Path) -> str:
+    """What to tell someone who interrupted a run: how much of it is saved, and the command that goes on from there."""
+    if not (run / CHECKPOINT).is_file():
+        return "interrupted in the first epoch: there is no checkpoint yet, so start again"
+    epoch = read_checkpoint(run / CHECKPOINT)["epoch"]
+    script = os.path.relpath(HERE / "train.py")
+    command = ["python", script, "--resume", str(run.resolve()), "--log_dir", str(log_dir)]
+    return f"interrupted, epoch {epoch} is saved: continue with {shlex.join(command)}"
 
 
 def wants_bar(asked: bool) -> bool:

@@ -213,6 +213,7 @@ def main(args: argparse.Namespace) -> dict:
 
     Raises:
         InputError: a flag, the data, the run to resume or the log folder cannot be used; or a loss is not finite.
+        KeyboardInterrupt: it was interrupted, after a message that says how to go on.
     """
     import run_folder
 
@@ -244,9 +245,8 @@ def main(args: argparse.Namespace) -> dict:
     try:
         return _train(run)
     except KeyboardInterrupt:
-        way_on = "continue with --resume" if run.epoch else "there is no checkpoint yet"
         if fabric.is_global_zero:
-            log.info("\ninterrupted after %d finished epochs: %s", run.epoch, way_on)
+            log.info("\n%s", run_folder.how_to_go_on(folder, log_dir))
         raise
     finally:
         run.close()
@@ -310,7 +310,8 @@ def start_fabric(args: argparse.Namespace) -> Fabric:
 
 
 def cli(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, or 2 after one sentence about what cannot be used."""
+    """Run the command line; returns the exit code: 0, 2 after one sentence about what cannot be used, or 130 after an
+    interruption."""
     args = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     try:
@@ -319,6 +320,8 @@ def cli(argv: list[str] | None = None) -> int:
         if os.environ.get("LOCAL_RANK", "0") == "0":  # once, and not from each process
             print(f"train.py: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

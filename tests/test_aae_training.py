@@ -215,6 +215,25 @@ def interrupt_in_epoch_3(part2, monkeypatch, args: Namespace) -> None:
             part2.train.main(args)
 
 
+@pytest.mark.parametrize(("call", "message"), [(1, "no checkpoint yet"), (2, "epoch 1 is saved: continue with ")])
+def test_an_epoch_counts_as_saved_when_its_checkpoint_is(part2, tmp_path, monkeypatch, caplog, call, message):
+    """The interruption comes after the row of an epoch is written and before its checkpoint is."""
+    original = part2.run_folder.write_checkpoint
+    calls = []
+
+    def interrupted(*args):
+        calls.append(args)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        original(*args)
+
+    monkeypatch.setattr(part2.run_folder, "write_checkpoint", interrupted)
+    with caplog.at_level("INFO"), pytest.raises(KeyboardInterrupt):
+        part2.train.main(flags(tmp_path))
+    assert message in caplog.text
+    assert len(rows_of(tmp_path / "version_0")) == call
+
+
 def test_what_was_not_given_is_taken_from_the_resumed_run(part2, tmp_path, monkeypatch):
     monkeypatch.setattr("logging.basicConfig", lambda **kwargs: None)
     part2.train.main(flags(tmp_path, epochs=1))

@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 from argparse import Namespace
 from pathlib import Path
 
@@ -243,3 +244,36 @@ def test_precisions(part1, tmp_path, precision):
     (result,) = part1.train_pl.train_vae(flags(tmp_path, precision=precision, importance_samples=1))
     assert 2 < result["test_bpd"] < 4.5
     assert (run_of(tmp_path) / "vae_manifold.png").exists()
+
+
+@pytest.mark.parametrize(("call", "message"), [(1, "no checkpoint yet"), (2, "epoch 1 is saved: continue with ")])
+def test_an_epoch_counts_as_saved_when_its_checkpoint_is(part1, tmp_path, monkeypatch, caplog, call, message):
+    """The interruption comes after the row of an epoch is written and before its checkpoint is."""
+    original = part1.run_folder.BestAndLast._save_topk_checkpoint
+    calls = []
+
+    def interrupted(self, *args):
+        calls.append(args)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        original(self, *args)
+
+    monkeypatch.setattr(part1.run_folder.BestAndLast, "_save_topk_checkpoint", interrupted)
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        with caplog.at_level("INFO"), pytest.raises(KeyboardInterrupt):
+            part1.train_pl.train_vae(flags(tmp_path))
+    finally:
+        signal.signal(signal.SIGINT, handler)  # which Lightning ignores after an interruption
+    assert message in caplog.text
+    assert len(rows_of(run_of(tmp_path))) == call
+
+
+def test_an_interruption_of_the_last_evaluation_says_how_to_go_on(part1, tmp_path, monkeypatch, caplog):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(part1.train_pl, "importance_weighted_bound", interrupted)
+    with caplog.at_level("INFO"), pytest.raises(KeyboardInterrupt):
+        part1.train_pl.train_vae(flags(tmp_path, epochs=1, importance_samples=1))
+    assert "epoch 1 is saved: continue with " in caplog.text
