@@ -23,6 +23,10 @@ class InputError(Exception):
     """Something given by the user cannot be used; the message is one sentence that says what to do about it."""
 
 
+class NoDataError(InputError):
+    """MNIST is neither there nor to be downloaded."""
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line, without the usage of every flag before it."""
 

@@ -17,7 +17,7 @@ from torchvision.utils import save_image
 import run_folder
 from cnn_encoder_decoder import CNNDecoder, CNNEncoder
 from evaluation import encode, importance_weighted_bound
-from inputs import DATA_DIR, LOG_DIR, InputError, beside, check, completed, continued, make_writable
+from inputs import DATA_DIR, LOG_DIR, InputError, NoDataError, beside, check, completed, continued, make_writable
 from mnist import digits, mnist
 from pictures import plot_bpd_curve, plot_codes, sample_grid
 from utils import KLD, elbo_to_bpd, reconstruction_loss, sample_reparameterize, visualize_manifold
@@ -231,7 +231,10 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
     check(args)
     make_writable(log_dir, "--log_dir")
     args.data_dir = str(beside(args.data_dir, DATA_DIR))
-    train_loader, val_loader, test_loader = load_data(args)
+    try:
+        train_loader, val_loader, test_loader = load_data(args)
+    except NoDataError as error:
+        raise NoDataError(f"{error}, or train on the built-in digits with --dataset digits") from error
     train_loader.sampler.set_epoch(saved["epoch"] + 1 if checkpoint else 0)
 
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False

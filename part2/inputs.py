@@ -23,6 +23,10 @@ class InputError(Exception):
     """Something given by the user cannot be used; the message is one sentence that says what to do about it."""
 
 
+class NoDataError(InputError):
+    """MNIST is neither there nor to be downloaded."""
+
+
 class NotFiniteError(InputError):
     """A loss became NaN or infinite."""
 

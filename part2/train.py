@@ -19,6 +19,7 @@ from inputs import (
     DATA_DIR,
     LOG_DIR,
     InputError,
+    NoDataError,
     NotFiniteError,
     beside,
     check,
@@ -236,8 +237,11 @@ def main(args: argparse.Namespace) -> dict:
     from mnist import load_data
     from training_run import TrainingRun
 
-    with fabric.rank_zero_first():  # which downloads what the others then find
-        loaders = load_data(args)
+    try:
+        with fabric.rank_zero_first():  # which downloads what the others then find
+            loaders = load_data(args)
+    except NoDataError as error:
+        raise NoDataError(f"{error}, or train on the built-in digits with --dataset digits") from error
     if fabric.is_global_zero:
         folder = folder or run_folder.new_run(log_dir)
     folder = fabric.broadcast(folder)

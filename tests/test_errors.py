@@ -92,10 +92,24 @@ def test_no_mnist_and_no_network(part1, fails, tmp_path, monkeypatch):
 
     monkeypatch.setattr(part1.mnist.datasets, "MNIST", unreachable)
     error = fails("--data_dir", str(tmp_path / "data"), "--log_dir", str(tmp_path / "logs"))
-    for part in (str(tmp_path / "data" / "MNIST" / "raw"), "train-images-idx3-ubyte", "--data_dir", "--dataset digits"):
+    where = str(tmp_path / "data" / "MNIST" / "raw")
+    for part in (where, "train-images-idx3-ubyte", "the folder above MNIST/raw with --data_dir", "--dataset digits"):
         assert part in error
-    assert not list((tmp_path / "data").rglob("*ubyte*"))
+    assert not (tmp_path / "data").exists(), "no empty folders are left"
     assert not (tmp_path / "logs" / "lightning_logs").exists()
+
+
+@pytest.mark.parametrize("existing", ["data", "data/MNIST/raw", "data/MNIST/raw/mine"])
+def test_a_failed_download_leaves_the_folders_that_were_there(part1, tmp_path, monkeypatch, existing):
+    def unreachable(*args, **kwargs):
+        raise TimeoutError
+
+    monkeypatch.setattr(part1.mnist.datasets, "MNIST", unreachable)
+    (tmp_path / existing).mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(part1.inputs.NoDataError, match="the download failed: TimeoutError"):
+        part1.mnist.mnist(root=tmp_path / "data")
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_mnist_that_must_not_be_downloaded(part1, tmp_path):
@@ -140,7 +154,7 @@ def test_an_interrupted_download_leaves_nothing_half_done(part1, tmp_path, monke
     monkeypatch.setattr(part1.mnist.datasets, "MNIST", interrupted)
     with pytest.raises(part1.inputs.InputError, match="connection reset"):
         part1.mnist.mnist(root=tmp_path, download=True)
-    assert not list(tmp_path.rglob("*ubyte"))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("run", ["newest", "version_7", "/nowhere/at/all"])
