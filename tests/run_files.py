@@ -33,6 +33,11 @@ def assert_equal(a, b) -> None:
         assert a == b
 
 
+def interruptible() -> None:
+    """To be called in a new process: what a script has started in its background ignores Ctrl-C, and hands that on."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def interrupt(process: subprocess.Popen) -> str:
     """Press Ctrl-C and return the output. It is pressed again where a process goes on for minutes: Python drops an
     interruption that comes in the middle of a destructor."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from run_files import command_to_go_on, interrupt, rows_of
+from run_files import command_to_go_on, interrupt, interruptible, rows_of
 
 pytestmark = pytest.mark.own
 
@@ -63,7 +63,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(repository, tmp_path):
     checkpoint = run / "checkpoints" / "model_checkpoint.pt"
     place = {"env": environment(), "cwd": tmp_path, "text": True,
              "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}  # fmt: skip
-    with subprocess.Popen(command(repository, *argv), **place) as first:
+    with subprocess.Popen(command(repository, *argv), preexec_fn=interruptible, **place) as first:
         try:
             while not checkpoint.exists():
                 assert first.poll() is None, "the training ended by itself"

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from run_files import interruptible
 
 pytestmark = pytest.mark.own
 
@@ -125,12 +126,9 @@ def test_an_interruption_waits_for_the_run_s_last_words(repository, reproduce, t
         f"sys.exit(reproduce.main({[*argv, '--data_dir', 'waits']!r}))\n"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True, preexec_fn=interruptible,
+    )  # fmt: skip
     try:
         while process.stdout.readline() != "waiting\n":
             assert process.poll() is None
