@@ -181,7 +181,8 @@ def find_checkpoint(run: str, log_dir: Path, which: str) -> Path:
     """Path of a run's checkpoint.
 
     Args:
-        run: a run's folder, a run's name below `log_dir`, a checkpoint file, or "newest".
+        run: a run's folder, a run's name below `log_dir`, a checkpoint file, or "newest": the last written one in
+            `log_dir`, however deep.
         log_dir: folder of all runs.
         which: "best" or "last".
 
@@ -189,11 +190,9 @@ def find_checkpoint(run: str, log_dir: Path, which: str) -> Path:
         InputError: there is none.
     """
     if run == "newest":
-        found = sorted(log_dir.glob(f"{RUNS}/*/checkpoints/{which}.ckpt"), key=lambda path: path.stat().st_mtime)
+        found = sorted(log_dir.rglob(f"checkpoints/{which}.ckpt"), key=lambda path: path.stat().st_mtime)
         if not found:
-            raise InputError(
-                f"no run in {log_dir / RUNS} has a checkpoint yet: train one first, or name a run's folder"
-            )
+            raise InputError(f"no run in {log_dir} has a checkpoint yet: train one first, or name a run's folder")
         return found[-1]
     for place in (Path(run).expanduser(), log_dir / RUNS / run):
         if place.is_file():

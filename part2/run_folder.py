@@ -110,14 +110,15 @@ def find_checkpoint(run: str, log_dir: Path) -> Path:
     """Path of a run's checkpoint.
 
     Args:
-        run: a run's folder, a run's name below `log_dir`, a checkpoint file, or "newest".
+        run: a run's folder, a run's name below `log_dir`, a checkpoint file, or "newest": the last written one in
+            `log_dir`, however deep.
         log_dir: folder of all runs.
 
     Raises:
         InputError: there is none.
     """
     if run == "newest":
-        found = sorted(log_dir.glob(f"*/{CHECKPOINT}"), key=lambda path: path.stat().st_mtime)
+        found = sorted(log_dir.rglob(str(CHECKPOINT)), key=lambda path: path.stat().st_mtime)
         if not found:
             raise InputError(f"no run in {log_dir} has a checkpoint yet: train one first, or name a run's folder")
         return found[-1]

@@ -236,9 +236,9 @@ def test_an_epoch_counts_as_saved_when_its_checkpoint_is(part2, tmp_path, monkey
 
 def test_what_was_not_given_is_taken_from_the_resumed_run(part2, tmp_path, monkeypatch):
     monkeypatch.setattr("logging.basicConfig", lambda **kwargs: None)
-    part2.train.main(flags(tmp_path, epochs=1))
+    part2.train.main(flags(tmp_path / "deeper", epochs=1))
     assert part2.train.cli(["--log_dir", str(tmp_path), "--resume", "--epochs", "2"]) == 0
-    assert [row["epoch"] for row in rows_of(tmp_path / "version_0")] == ["1", "2"]
+    assert [row["epoch"] for row in rows_of(tmp_path / "deeper" / "version_0")] == ["1", "2"]
 
 
 def test_resuming_a_finished_run_repeats_its_evaluation_alone(part2, tmp_path):

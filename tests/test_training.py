@@ -209,9 +209,9 @@ def test_a_run_that_was_moved_keeps_its_best_checkpoint(part1, tmp_path):
 
 def test_what_was_not_given_is_taken_from_the_resumed_run(part1, tmp_path, monkeypatch):
     monkeypatch.setattr("logging.basicConfig", lambda **kwargs: None)
-    part1.train_pl.train_vae(flags(tmp_path, epochs=1))
+    part1.train_pl.train_vae(flags(tmp_path / "deeper", epochs=1))
     assert part1.train.main(["--log_dir", str(tmp_path), "--resume", "--epochs", "2"]) == 0
-    assert [row["epoch"] for row in rows_of(run_of(tmp_path))] == ["1", "2"]
+    assert [row["epoch"] for row in rows_of(run_of(tmp_path / "deeper"))] == ["1", "2"]
 
 
 def test_resuming_a_finished_run_repeats_its_evaluation_alone(part1, tmp_path):
