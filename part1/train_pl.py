@@ -136,9 +136,12 @@ class VAE(pl.LightningModule):
             raise self._not_finite("loss", int(step))
 
     def _not_finite(self, loss: str, step: int) -> NotFiniteError:
+        kept = (
+            "the checkpoints of the epochs before it are kept" if self.current_epoch else "there is no checkpoint yet"
+        )
         return NotFiniteError(
             f"the {loss} is not finite in epoch {self.current_epoch + 1}, step {step} of the epoch: lower --lr or "
-            "raise --precision; the checkpoints of the epochs before it are kept"
+            f"raise --precision; {kept}"
         )
 
 

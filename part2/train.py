@@ -135,9 +135,10 @@ def _raise_if_not_finite(window: dict[str, list[float]], epoch: int, last_step: 
 
 
 def _not_finite(loss: str, epoch: int, step: int) -> str:
+    kept = "the checkpoint of the epoch before it is kept" if epoch > 1 else "there is no checkpoint yet"
     return (
         f"{loss} is not finite in epoch {epoch}, step {step} of the epoch: lower --ae_lr or --d_lr, or raise "
-        "--precision; the checkpoint of the epoch before it is kept"
+        f"--precision; {kept}"
     )
 
 

@@ -232,13 +232,26 @@ def test_a_loss_that_is_not_finite(part2, tmp_path, monkeypatch, call, message):
 
     monkeypatch.setattr(part2.models.AdversarialAE, "get_loss_discriminator", spoil)
     args = Namespace(dataset="digits", batch_size=60, z_dim=2, epochs=3, log_dir=str(tmp_path))
-    with pytest.raises(part2.inputs.NotFiniteError, match=message):
+    with pytest.raises(part2.inputs.NotFiniteError, match=f"{message}.*the checkpoint of the epoch before it is kept"):
         part2.train.main(args)
     run = tmp_path / "version_0"
     checkpoint = torch.load(run / "checkpoints" / "model_checkpoint.pt", weights_only=True)
     assert checkpoint["epoch"] == 1
     assert all(weight.isfinite().all() for weight in checkpoint["state_dict"].values())
     assert len((run / "metrics.csv").read_text().splitlines()) == 2, "the header and the first epoch"
+
+
+def test_a_loss_that_is_not_finite_in_the_first_epoch(part2, fails, tmp_path, monkeypatch):
+    original = part2.models.AdversarialAE.get_loss_autoencoder
+
+    def spoilt(self, *args):
+        loss, values = original(self, *args)
+        return loss, {**values, "recon_loss": values["recon_loss"] * torch.nan}
+
+    monkeypatch.setattr(part2.models.AdversarialAE, "get_loss_autoencoder", spoilt)
+    error = fails(*SMALL, "--log_dir", str(tmp_path))
+    assert "in epoch 1, step 1 of the epoch" in error and "there is no checkpoint yet" in error and "kept" not in error
+    assert not list(tmp_path.rglob("*.pt"))
 
 
 @pytest.mark.parametrize(

@@ -224,7 +224,7 @@ def test_a_loss_that_is_not_finite(part1, tmp_path, monkeypatch, batch_idx, mess
 
     monkeypatch.setattr(part1.train_pl.VAE, "on_train_batch_end", spoil)
     args = Namespace(dataset="digits", batch_size=300, num_filters=4, z_dim=2, epochs=3, log_dir=str(tmp_path))
-    with pytest.raises(part1.train_pl.NotFiniteError, match=message):
+    with pytest.raises(part1.train_pl.NotFiniteError, match=f"{message}.*checkpoints of the epochs before it are kept"):
         part1.train_pl.train_vae(args)
     run = tmp_path / "lightning_logs" / "version_0"
     for which in ("best", "last"):
@@ -232,3 +232,10 @@ def test_a_loss_that_is_not_finite(part1, tmp_path, monkeypatch, batch_idx, mess
         assert checkpoint["epoch"] == 0
         assert all(weight.isfinite().all() for weight in checkpoint["state_dict"].values())
     assert len((run / "metrics.csv").read_text().splitlines()) == 2, "the header and the first epoch"
+
+
+def test_a_loss_that_is_not_finite_in_the_first_epoch(part1, fails, tmp_path, monkeypatch):
+    monkeypatch.setattr(part1.train_pl, "KLD", lambda mean, log_std: mean.sum(dim=-1) * torch.nan)
+    error = fails(*SMALL, "--log_dir", str(tmp_path))
+    assert "in epoch 1, step 1 of the epoch" in error and "there is no checkpoint yet" in error and "kept" not in error
+    assert not list(tmp_path.rglob("*.ckpt"))
