@@ -170,6 +170,13 @@ def test_commands_of_the_table_have_flags_that_exist(repository, request, part):
         modules.inputs.build_parser().parse_args(command.split())
 
 
+def test_versions_in_the_readme_are_the_pinned_ones(repository):
+    """Another version of torch would be replaced, by one that brings the CUDA libraries."""
+    found = re.findall(r"\b([\w-]+)==([0-9.]+)", (repository / "README.md").read_text())
+    assert {package for package, _ in found} == {"torch", "torchvision"}
+    assert dict(found).items() <= pins(repository).items()
+
+
 def test_numbers_of_the_readme_are_those_of_the_results(repository):
     """A number that is a link to a summary's entry, `[0.51](report/results/vae_z20/summary.json#test_bpd)`."""
     links = re.findall(r"\[([0-9.,]+)\]\((report/results/[^)#]+)#(\w+)\)", (repository / "README.md").read_text())
