@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from run_files import command_to_go_on, interrupt, interruptible, rows_of
 
 pytestmark = pytest.mark.own

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from conftest import write_idx
 
 pytestmark = pytest.mark.own

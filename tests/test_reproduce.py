@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
 from run_files import interruptible
 
 pytestmark = pytest.mark.own
