@@ -160,7 +160,7 @@ def write_summary(folder: Path, args, trainer: pl.Trainer, record: RunRecord, be
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}},
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    write_whole(folder / "summary.json", lambda file: json.dump(summary, file, indent=2))
+    write_whole(folder / "summary.json", lambda file: file.write(json.dumps(summary, indent=2) + "\n"))
 
 
 def device_name(device: torch.device) -> str:

@@ -279,7 +279,7 @@ def load_data(args: argparse.Namespace):
 def make_trainer(args: argparse.Namespace, log_dir: Path, checkpoint: Path | None):
     """Trainer, and the callback that keeps the run's record; both write into one run folder."""
     place = {"save_dir": log_dir} if checkpoint is None else run_folder.logger_place(checkpoint)
-    logger = TensorBoardLogger(**place)
+    logger = TensorBoardLogger(**place, default_hp_metric=False)
     record = run_folder.RunRecord(args)
     callbacks = [
         run_folder.SeedEveryEpoch(args.seed),
@@ -337,6 +337,9 @@ def finish(args, trainer, record, best: VAE, best_epoch: int, test_loader, test_
     run_folder.write_summary(folder, args, trainer, record, best_epoch, results)
     board.flush()
     score = f"{results['test_bpd']:.4f} bpd (best epoch {best_epoch} of {args.epochs})"
+    if args.importance_samples:
+        bound = f"{results['test_importance_weighted_bpd']:.4f}"
+        score += f"; importance-weighted with {args.importance_samples} samples {bound} bpd"
     log.info("test: %s; pictures and numbers are in %s", score, folder)
 
 

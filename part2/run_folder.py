@@ -59,7 +59,7 @@ def write_whole(path: Path, write, mode: str = "w") -> None:
 
 
 def write_json(path: Path, content: dict) -> None:
-    write_whole(path, lambda file: json.dump(content, file, indent=2))
+    write_whole(path, lambda file: file.write(json.dumps(content, indent=2) + "\n"))
 
 
 def write_metrics(path: Path, rows: list[dict[str, float]]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+
 from run_files import assert_equal, rows_of
 
 pytestmark = pytest.mark.own
@@ -93,7 +94,9 @@ def test_metrics_of_each_epoch(finished):
 
 def test_summary_says_what_was_obtained_with_what(finished):
     run, results = finished
-    summary = json.loads((run / "summary.json").read_text())
+    text = (run / "summary.json").read_text()
+    assert text.endswith("}\n")
+    summary = json.loads(text)
     assert results.items() <= summary.items()
     assert (summary["epochs"], summary["seed"], summary["flags"]["lambda_"]) == (2, 3, 0.9)
     assert len(summary["test_ks"]) == 2

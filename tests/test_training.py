@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+
 from run_files import assert_equal, rows_of
 
 pytestmark = pytest.mark.own
@@ -84,7 +85,9 @@ def test_metrics_are_means_over_the_epoch(finished):
 
 def test_summary_says_what_was_obtained_with_what(finished):
     run, result = finished
-    summary = json.loads((run / "summary.json").read_text())
+    text = (run / "summary.json").read_text()
+    assert text.endswith("}\n")
+    summary = json.loads(text)
     rows = rows_of(run)
     assert summary["test_bpd"] == result[0]["test_bpd"]
     assert summary["best_epoch"] == min((float(row["val_bpd"]), int(row["epoch"])) for row in rows)[1]
@@ -111,7 +114,7 @@ def test_tensorboard_has_the_tags(finished):
     tags = events.Tags()
     losses = ("reconstruction_loss", "regularization_loss", "ELBO", "bpd")
     expected = {f"{mode}_{loss}" for mode in ("train", "val") for loss in losses} | {"test_bpd"}
-    assert expected <= set(tags["scalars"])
+    assert expected <= set(tags["scalars"]) and "hp_metric" not in tags["scalars"]
     assert {"Samples", "Manifold", "bpd_curve", "codes"} <= set(tags["images"])
     for tag in ("train_bpd", "val_bpd"):
         assert [event.step for event in events.Scalars(tag)] == [1, 2], "the horizontal axis counts epochs"
@@ -214,13 +217,17 @@ def test_what_was_not_given_is_taken_from_the_resumed_run(part1, tmp_path, monke
     assert [row["epoch"] for row in rows_of(run_of(tmp_path / "deeper"))] == ["1", "2"]
 
 
-def test_resuming_a_finished_run_repeats_its_evaluation_alone(part1, tmp_path):
+def test_resuming_a_finished_run_repeats_its_evaluation_alone(part1, tmp_path, caplog):
     part1.train_pl.train_vae(flags(tmp_path))
     run = run_of(tmp_path)
     weights, metrics = checkpoint_of(run)["state_dict"], (run / "metrics.csv").read_bytes()
     (run / "summary.json").unlink()
-    part1.train_pl.train_vae(flags(tmp_path, resume=run.name))
-    assert (run / "summary.json").exists()
+    with caplog.at_level("INFO"):
+        part1.train_pl.train_vae(flags(tmp_path, resume=run.name, importance_samples=2))
+    summary = json.loads((run / "summary.json").read_text())
+    scores = summary["test_bpd"], summary["best_epoch"], summary["test_importance_weighted_bpd"]
+    message = "test: %.4f bpd (best epoch %d of 2); importance-weighted with 2 samples %.4f bpd; pictures and numbers"
+    assert message % scores in caplog.text
     assert (run / "metrics.csv").read_bytes() == metrics
     assert_equal(checkpoint_of(run)["state_dict"], weights)
 
