@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from part_loader import Part
 
 pytest_plugins = ["pytester"]

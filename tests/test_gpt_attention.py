@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from gpt_models import attention_config, small_gpt
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from run_files import rows_of
 
 pytestmark = pytest.mark.own

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from gpt_models import small_gpt
 
 

@@ -7,6 +7,7 @@ from argparse import Namespace
 import pytest
 import torch
 import torch.nn.functional as F
+
 from gpt_models import small_gpt
 
 SIZES = {

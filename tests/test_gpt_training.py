@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+
 from gpt_models import small_gpt
 from run_files import assert_equal, rows_of
 
