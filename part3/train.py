@@ -209,7 +209,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, or 2 after one sentence about what cannot be used."""
     args = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for client in ("httpx", "httpx2"):  # which huggingface_hub uses, by its version
+        logging.getLogger(client).setLevel(logging.WARNING)
     try:
         train(args)
     except InputError as error:

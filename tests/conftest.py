@@ -57,6 +57,13 @@ def part2(_parts):
         yield part
 
 
+@pytest.fixture
+def part3(_parts):
+    """Modules of part 3."""
+    with _parts["part3"].active() as part:
+        yield part
+
+
 @pytest.fixture(scope="session")
 def few_digits(_parts):
     """A few of the digits in the place of part 2's `digits`, while the context that is returned holds: 120 for training
@@ -105,6 +112,17 @@ def mnist_dir() -> Path:
     if not (Path(folder) / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file():
         pytest.skip(f"DATA_DIR={folder} holds no MNIST/raw/train-images-idx3-ubyte")
     return Path(folder).resolve()
+
+
+@pytest.fixture(scope="session")
+def gpt2_tokenizer_dir() -> Path:
+    """Folder with the files of GPT-2's real tokenizer, below the one that the environment variable DATA_DIR names."""
+    folder = os.environ.get("DATA_DIR")
+    if not folder:
+        pytest.skip("DATA_DIR does not name a folder with gpt2/tokenizer.json")
+    if not (Path(folder) / "gpt2" / "tokenizer.json").is_file():
+        pytest.skip(f"DATA_DIR={folder} holds no gpt2/tokenizer.json")
+    return Path(folder).resolve() / "gpt2"
 
 
 @pytest.fixture(scope="session")
