@@ -134,9 +134,9 @@ def _no_such_place(model_type: str | Path) -> InputError:
 def _download(repository: str, filename: str) -> Path:
     """Path of a file of the hub in huggingface_hub's cache."""
     import huggingface_hub
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
 
-    host = huggingface_hub.constants.ENDPOINT
+    host = constants.ENDPOINT
     wanted = f"{filename} of {repository}"
     try:
         return Path(huggingface_hub.hf_hub_download(repository, filename))
@@ -145,7 +145,7 @@ def _download(repository: str, filename: str) -> Path:
         cause = error.__cause__ if not_cached and error.__cause__ else error
         status = getattr(getattr(cause, "response", None), "status_code", None)
         not_there = (errors.RepositoryNotFoundError, errors.RemoteEntryNotFoundError, errors.RevisionNotFoundError)
-        if not_cached and huggingface_hub.constants.HF_HUB_OFFLINE:
+        if not_cached and constants.HF_HUB_OFFLINE:
             message = (f"{wanted} is not in the cache, and HF_HUB_OFFLINE forbids to download it: unset it once, or "
                        "give the folder of a model")  # fmt: skip
         elif status == 404 or isinstance(cause, not_there):
@@ -254,6 +254,22 @@ def load_vocabulary(model_type: str | Path) -> Vocabulary:
     if not folder.is_dir():
         raise _no_such_place(model_type)
     return read_vocabulary(folder)
+
+
+def load_with_vocabulary(model_type: str | Path, dtype: torch.dtype = torch.float32):
+    """`GPT.from_pretrained`, and the vocabulary that belongs to it.
+
+    Raises:
+        InputError: they cannot be had, or do not belong together.
+    """
+    from gpt import GPT
+
+    vocabulary = load_vocabulary(model_type)  # small, and so a missing one is noticed before a large download
+    model = GPT.from_pretrained(model_type, dtype)
+    if vocabulary.vocab_size > model.config.vocab_size:
+        raise InputError(f"the tokenizer of {model_type} has {vocabulary.vocab_size} tokens, but its model only "
+                         f"{model.config.vocab_size}: give a folder whose files belong together")  # fmt: skip
+    return model, vocabulary
 
 
 def save(model, folder: Path, vocabulary: Vocabulary | None = None) -> None:

@@ -336,8 +336,8 @@ def test_a_config_without_a_size(fails, folder, name):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("n_layer", 0), ("n_layer", "two"), ("n_head", None), ("n_embd", -21), ("vocab_size", 37.5), ("n_positions", True),
-        ("attn_pdrop", "a tenth"), ("resid_pdrop", 1.5), ("layer_norm_epsilon", "1e-5"),
+        ("n_layer", 0), ("n_layer", "two"), ("n_head", None), ("n_embd", -21), ("vocab_size", 37.5),
+        ("n_positions", True), ("attn_pdrop", "a tenth"), ("resid_pdrop", 1.5), ("layer_norm_epsilon", "1e-5"),
     ],
 )  # fmt: skip
 def test_a_config_with_a_value_that_makes_no_sense(fails, folder, name, value):
