@@ -224,7 +224,7 @@ def test_what_is_in_the_cache_needs_no_server(part3, published, use, tmp_path, m
 
 
 def test_a_broken_download_is_resumed(part3, hub, use, published, tmp_path, monkeypatch):
-    """It breaks off twice. What has come so far is not asked for again."""
+    """What has come before it broke off is not asked for again."""
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1_000)
     use(hub.address)
     hub.breaks, hub.breaks_at = 1, {"model.safetensors": 20_000}
