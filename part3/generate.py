@@ -50,7 +50,7 @@ def generate(
         do_sample, top_k, temperature, top_p, generator: as in `sampling.sample_logits`.
         device: where to compute.
         verbose: print the texts.
-        stop: a text ends before the first of these strings in what was added.
+        stop: a text ends before these strings, as soon as what was added has one of them.
         vocabulary: of the model.
         show: is handed the first text piece by piece as it comes.
 
@@ -65,28 +65,31 @@ def generate(
 
     from pretrained import load_vocabulary
 
+    if num_samples < 1:
+        raise ValueError(f"num_samples must be at least 1, not {num_samples}")
     vocabulary = load_vocabulary(model_type) if vocabulary is None else vocabulary
     tokens = vocabulary.encode(prompt or vocabulary.beginning)
     model.to(device)
     idx = torch.tensor([tokens], device=device).expand(num_samples, -1)  # (num_samples, T)
-    added = [[] for _ in range(num_samples)]
-    texts = [""] * num_samples
+    added, texts, ended = [[] for _ in idx], ["" for _ in idx], [False for _ in idx]
     screen = _Screen(prompt, stop, show)
     stream = model.stream(idx, n_steps, temperature, do_sample, top_k, top_p=top_p, generator=generator)
     try:
         for step in stream:
-            for row, token in zip(added, step.tolist(), strict=True):
-                row.append(token)
-            if stop:
-                texts = [vocabulary.decode(row) for row in added]
-            if show:
-                screen.update(vocabulary.decode(added[0]))
-            if stop and all(_cut(text, stop) is not None for text in texts):
+            for i, token in enumerate(step.tolist()):
+                if ended[i]:
+                    continue
+                added[i].append(token)
+                if stop or (show and i == 0):
+                    texts[i] = vocabulary.decode(added[i])
+                if (end := _cut(texts[i], stop)) is not None:
+                    texts[i], ended[i] = texts[i][:end], True
+            screen.update(texts[0])
+            if all(ended):
                 break
     finally:
         stream.close()  # which gives the model its mode back
-    texts = [vocabulary.decode(row) for row in added]
-    texts = [prompt + text[: _cut(text, stop)] for text in texts]
+    texts = [prompt + (texts[i] if ended[i] else vocabulary.decode(row)) for i, row in enumerate(added)]
     screen.finish(texts[0])
     if verbose:
         for text in texts[1 if show else 0 :]:
@@ -107,13 +110,15 @@ class _Screen:
         self.prompt, self.stop, self.show, self.shown = prompt, stop, show, ""
 
     def update(self, text: str) -> None:
-        text = text[: _cut(text, self.stop)]
+        if self.show is None:
+            return
+        text = text.rstrip("\ufffd")  # what the bytes of half a character are decoded to
         longest = max(map(len, self.stop), default=0)
         for end in range(max(0, len(text) - longest), len(text)):
             if any(string.startswith(text[end:]) for string in self.stop):
                 text = text[:end]
                 break
-        self._show(self.prompt + text.rstrip("\ufffd"))
+        self._show(self.prompt + text)
 
     def finish(self, text: str) -> None:
         if self.show:
@@ -160,6 +165,8 @@ def check(args: argparse.Namespace) -> None:
     for name, least in (("num_samples", 1), ("n_steps", 1), ("top_k", 0), ("seed", 0)):
         if getattr(args, name) < least:
             raise InputError(f"--{name} must be at least {least}, not {getattr(args, name)}")
+    if args.seed >= 2**32:
+        raise InputError(f"--seed must be below 2**32, not {args.seed}")
     if not (math.isfinite(args.temperature) and args.temperature >= 0):
         raise InputError(f"--temperature must be a number of at least 0, not {args.temperature}")
     if not 0 < args.top_p <= 1:
@@ -176,15 +183,14 @@ def load_model(args: argparse.Namespace) -> tuple[GPT, Vocabulary]:
     """
     import torch
 
-    from gpt import GPT
-    from pretrained import load_vocabulary
-    from run_folder import find_checkpoint, load_gpt
+    from pretrained import load_with_vocabulary
 
     dtype = getattr(torch, args.dtype)
     if args.checkpoint is None or (Path(args.checkpoint).expanduser() / "config.json").is_file():
         place = args.model_type if args.checkpoint is None else Path(args.checkpoint)
-        vocabulary = load_vocabulary(place)  # small, and so a missing one is noticed before a large download
-        return GPT.from_pretrained(place, dtype), vocabulary
+        return load_with_vocabulary(place, dtype)
+    from run_folder import find_checkpoint, load_gpt  # with Lightning, which takes seconds
+
     model, vocabulary, _ = load_gpt(find_checkpoint(args.checkpoint, beside(args.log_dir, LOG_DIR), "best"))
     return model.to(dtype), vocabulary
 

@@ -209,7 +209,8 @@ class GPT(nn.Module):
 
         Args:
             model_type: `gpt2`, `gpt2-medium`, `gpt2-large` or `gpt2-xl`, which are downloaded unless they are in the
-                cache of huggingface_hub; or the path of a folder with `config.json` and `model.safetensors`.
+                cache of huggingface_hub; or the path of a folder with `config.json` and `model.safetensors`. A `Path`
+                is always a folder.
             dtype: number format of the weights in memory.
 
         Returns:

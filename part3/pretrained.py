@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from inputs import InputError
 from vocabulary import Characters, Vocabulary, read_vocabulary
@@ -41,11 +42,15 @@ def load(model_class: type, model_type: str | Path, dtype: torch.dtype = torch.f
     config_file, weights_file = locate(model_type, "config.json"), locate(model_type, "model.safetensors")
     config = read_config(config_file)
     names = tensor_names(weights_file)
+    try:
+        with torch.device("meta"), _Undrawn():
+            model = model_class(config)
+    except ValueError as error:
+        raise InputError(f"{config_file} contradicts itself ({error}): get it again") from error
     if config.tie_weights and "lm_head.weight" in names:
-        _check_tied(weights_file, names)
+        if "transformer.wte.weight" in names:
+            _check_tied(weights_file, names)
         del names["lm_head.weight"]
-    with torch.device("meta"):
-        model = model_class(config)
     wanted = dict(model.named_parameters())  # with the shared weight once, under the name of the embedding
     if missing := sorted(wanted.keys() - names.keys()):
         raise InputError(f"{weights_file} lacks {_some(missing)}: it is not a complete GPT-2 of the sizes in "
@@ -74,59 +79,90 @@ def load(model_class: type, model_type: str | Path, dtype: torch.dtype = torch.f
     return model.eval()
 
 
+class _Undrawn(TorchFunctionMode):
+    """Leaves out the drawing of initial weights, for which PyTorch loads its compiler where they have no memory: that
+    takes seconds, and more memory than the smallest GPT-2 would need for it."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function.__name__ == "normal_":
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **kwargs)
+
+
 def locate(model_type: str | Path, filename: str) -> Path:
     """Path of one of a model's files, downloaded if it has to be.
 
     A published name stands for the published model even where a folder has the same name; such a folder is meant by
-    `./gpt2`.
+    `./gpt2`, and by a `Path`.
 
     Raises:
         InputError: there is no such file, or it cannot be had.
     """
-    if str(model_type) in REPOSITORIES:
-        path = _download(REPOSITORIES[str(model_type)], filename)
+    if _is_published(model_type):
+        path = _download(REPOSITORIES[model_type], filename)
     else:
         folder = Path(model_type).expanduser()
         if not folder.is_dir():
-            raise InputError(f"{model_type} is neither a folder nor one of {', '.join(REPOSITORIES)}")
+            raise _no_such_place(model_type)
         path = folder / filename
         if not path.is_file():
             raise InputError(f"{folder} has no {filename}: give a folder with config.json, model.safetensors and "
                              "tokenizer.json")  # fmt: skip
-    with open(path, "rb") as file:
-        if file.read(len(LFS_POINTER)) == LFS_POINTER:
-            raise InputError(f"{path} is a Git LFS pointer and not the file itself: run `git lfs pull` where it came "
-                             "from")  # fmt: skip
+    try:
+        with open(path, "rb") as file:
+            pointer = file.read(len(LFS_POINTER)) == LFS_POINTER
+    except OSError as error:
+        raise InputError(f"cannot read {path} ({error.strerror}): change its permissions") from error
+    if pointer:
+        way_out = "run `git lfs pull` where it came from"
+        if _is_published(model_type):
+            way_out = "remove it, and set HF_ENDPOINT to a server that has the files themselves"
+        raise InputError(f"{path} is a Git LFS pointer and not the file itself: {way_out}")
     return path
+
+
+def _is_published(model_type: str | Path) -> bool:
+    return isinstance(model_type, str) and model_type in REPOSITORIES
+
+
+def _no_such_place(model_type: str | Path) -> InputError:
+    return InputError(f"{model_type} is neither a folder nor a published model: give the path of a folder, or one of "
+                      f"{', '.join(REPOSITORIES)}")  # fmt: skip
 
 
 def _download(repository: str, filename: str) -> Path:
     """Path of a file of the hub in huggingface_hub's cache."""
     import huggingface_hub
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
 
-    host = huggingface_hub.constants.ENDPOINT
+    host = constants.ENDPOINT
+    wanted = f"{filename} of {repository}"
     try:
         return Path(huggingface_hub.hf_hub_download(repository, filename))
-    except errors.LocalEntryNotFoundError as error:
-        if huggingface_hub.constants.HF_HUB_OFFLINE:
-            raise InputError(
-                f"{filename} of {repository} is not in the cache, and HF_HUB_OFFLINE forbids to download it: unset it "
-                "once, or give the folder of a model"
-            ) from error
-        raise InputError(
-            f"{filename} of {repository} is not in the cache, and {host} cannot be reached: connect to the network, "
-            "set HF_ENDPOINT to a mirror, or give the folder of a model"
-        ) from error
-    except (errors.RepositoryNotFoundError, errors.EntryNotFoundError) as error:
-        raise InputError(
-            f"{host} has no {filename} of {repository}: check HF_ENDPOINT, or give the folder of a model"
-        ) from error
-    except OSError as error:  # which HTTP and disk errors are
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"downloading {filename} of {repository} from {host} failed ({reason}): try again; what has arrived is kept"
-        ) from error
+    except Exception as error:  # those of the hub, its HTTP client, hf_xet and the disk have no other base in common
+        not_cached = isinstance(error, errors.LocalEntryNotFoundError)
+        cause = error.__cause__ if not_cached and error.__cause__ else error
+        status = getattr(getattr(cause, "response", None), "status_code", None)
+        not_there = (errors.RepositoryNotFoundError, errors.RemoteEntryNotFoundError, errors.RevisionNotFoundError)
+        if not_cached and constants.HF_HUB_OFFLINE:
+            message = (f"{wanted} is not in the cache, and HF_HUB_OFFLINE forbids to download it: unset it once, or "
+                       "give the folder of a model")  # fmt: skip
+        elif status == 404 or isinstance(cause, not_there):
+            message = f"{host} has no {wanted}: check HF_ENDPOINT, or give the folder of a model"
+        elif status is not None:
+            message = (f"{host} answered with the HTTP error {status} when asked for {wanted}: try again later, set "
+                       "HF_ENDPOINT to a mirror, or give the folder of a model")  # fmt: skip
+        elif isinstance(cause, errors.FileMetadataError):
+            message = (f"{host} does not answer as a Hugging Face hub when asked for {wanted}: check HF_ENDPOINT and "
+                       "the proxy, or give the folder of a model")  # fmt: skip
+        elif not_cached:
+            message = (f"{wanted} is not in the cache, and {host} cannot be reached: connect to the network, set "
+                       "HF_ENDPOINT to a mirror, or give the folder of a model")  # fmt: skip
+        else:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+            message = f"downloading {wanted} from {host} failed ({reason}): try again, or give the folder of a model"
+        raise InputError(message) from error
 
 
 def read_config(path: Path) -> argparse.Namespace:
@@ -136,7 +172,7 @@ def read_config(path: Path) -> argparse.Namespace:
         InputError: it is damaged, or of another model than GPT-2.
     """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         model_type = content["model_type"]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged or no config of a model: get it again") from error
@@ -161,6 +197,13 @@ def read_config(path: Path) -> argparse.Namespace:
         )
     except KeyError as error:
         raise InputError(f"{path} lacks {error.args[0]}: get it again") from error
+    for name, value in vars(config).items():
+        whole = name in ("n_layer", "n_head", "n_embd", "vocab_size", "block_size")
+        if whole and not (type(value) is int and value > 0):
+            name = {"block_size": "n_positions"}.get(name, name)
+            raise InputError(f"{path}: {name} must be a whole number of at least 1, not {value!r}: get it again")
+        if name.endswith(("_pdrop", "_epsilon")) and not (type(value) in (int, float) and 0 <= value <= 1):
+            raise InputError(f"{path}: {name} must be a number from 0 to 1, not {value!r}: get it again")
     if content.get("n_inner") not in (None, 4 * config.n_embd):
         raise InputError(f"{path} asks for n_inner {content['n_inner']}, which in GPT-2 is four times n_embd: give "
                          "another model")  # fmt: skip
@@ -177,7 +220,7 @@ def tensor_names(path: Path) -> dict[str, str]:
         with safe_open(path, framework="pt") as file:
             theirs = [name for name in file.keys() if not BUFFERS.match(name)]  # noqa: SIM118 (it is no dictionary)
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is truncated or no safetensors file ({error}): get it again") from error
+        raise InputError(f"{path} is truncated or no safetensors file ({error}): remove it and get it again") from error
     # The published files leave out the prefix that transformers writes.
     return {name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}": name for name in theirs}
 
@@ -205,16 +248,33 @@ def load_vocabulary(model_type: str | Path) -> Vocabulary:
     Raises:
         InputError: it cannot be had.
     """
-    if str(model_type) in REPOSITORIES:
+    if _is_published(model_type):
         return read_vocabulary(locate(model_type, "tokenizer.json").parent)
     folder = Path(model_type).expanduser()
     if not folder.is_dir():
-        raise InputError(f"{model_type} is neither a folder nor one of {', '.join(REPOSITORIES)}")
+        raise _no_such_place(model_type)
     return read_vocabulary(folder)
 
 
+def load_with_vocabulary(model_type: str | Path, dtype: torch.dtype = torch.float32):
+    """`GPT.from_pretrained`, and the vocabulary that belongs to it.
+
+    Raises:
+        InputError: they cannot be had, or do not belong together.
+    """
+    from gpt import GPT
+
+    vocabulary = load_vocabulary(model_type)  # small, and so a missing one is noticed before a large download
+    model = GPT.from_pretrained(model_type, dtype)
+    if vocabulary.vocab_size > model.config.vocab_size:
+        raise InputError(f"the tokenizer of {model_type} has {vocabulary.vocab_size} tokens, but its model only "
+                         f"{model.config.vocab_size}: give a folder whose files belong together")  # fmt: skip
+    return model, vocabulary
+
+
 def save(model, folder: Path, vocabulary: Vocabulary | None = None) -> None:
-    """What `GPT.save_pretrained` does; with a vocabulary, also `tokenizer.json`."""
+    """What `GPT.save_pretrained` does; with a vocabulary, also `tokenizer.json`, and for characters what makes
+    transformers use it as it is instead of as the word pieces of a GPT-2."""
     config = model.config
     tied = model.lm_head.weight is model.transformer.wte.weight
     end = config.vocab_size - 1 if not isinstance(vocabulary, Characters) and config.vocab_size == 50257 else None
@@ -245,4 +305,7 @@ def save(model, folder: Path, vocabulary: Vocabulary | None = None) -> None:
     (folder / "config.json").write_text(json.dumps(content, indent=2) + "\n")
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     if vocabulary is not None:
-        (folder / "tokenizer.json").write_text(vocabulary.to_json())
+        (folder / "tokenizer.json").write_text(vocabulary.to_json(), encoding="utf-8")
+    if isinstance(vocabulary, Characters):
+        kind = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+        (folder / "tokenizer_config.json").write_text(json.dumps(kind, indent=2) + "\n")

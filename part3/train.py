@@ -97,11 +97,10 @@ def new_model(args: argparse.Namespace):
     text's."""
     if args.use_pretrained is None:
         return None, None
-    from gpt import GPT
-    from pretrained import load_vocabulary
+    from pretrained import load_with_vocabulary
 
     place = args.model_type if args.use_pretrained == "hub" else Path(args.use_pretrained)
-    vocabulary, model = load_vocabulary(place), GPT.from_pretrained(place)
+    model, vocabulary = load_with_vocabulary(place)
     if args.block_size > model.block_size:
         raise InputError(f"--block_size {args.block_size} is more than the {model.block_size} positions of the "
                          "pretrained model")  # fmt: skip
@@ -210,7 +209,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, or 2 after one sentence about what cannot be used."""
     args = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for client in ("httpx", "httpx2"):  # which huggingface_hub uses, by its version
+        logging.getLogger(client).setLevel(logging.WARNING)
     try:
         train(args)
     except InputError as error:

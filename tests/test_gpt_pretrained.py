@@ -1,0 +1,448 @@
+"""Weights in transformers' format: read into part 3's GPT and written by it, with transformers as the oracle."""
+
+import json
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+
+pytestmark = pytest.mark.own
+
+SIZES = {"vocab_size": 37, "n_positions": 17, "n_embd": 21, "n_layer": 2, "n_head": 3}
+
+
+def their_model(**changes) -> GPT2LMHeadModel:
+    """A tiny GPT-2 of transformers. Each parameter is moved far away from where it begins, so that each counts."""
+    model = GPT2LMHeadModel(GPT2Config(**SIZES, bos_token_id=None, eos_token_id=None, **changes)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.3)
+    return model
+
+
+def change_weights(folder: Path, change) -> None:
+    """Rewrite `model.safetensors` after `change(tensors)`."""
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def change_config(folder: Path, **changes) -> None:
+    content = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**content, **changes}))
+
+
+def as_published(tensors: dict) -> None:
+    """The names in the files on the hub: without a prefix, and with the masks of all layers."""
+    for name in list(tensors):
+        tensors[name.removeprefix("transformer.")] = tensors.pop(name)
+    size = SIZES["n_positions"]
+    for layer in range(SIZES["n_layer"]):
+        tensors[f"h.{layer}.attn.bias"] = torch.ones(size, size).tril().view(1, 1, size, size)
+        tensors[f"h.{layer}.attn.masked_bias"] = torch.tensor(-1e4)
+
+
+def with_masks(tensors: dict) -> None:
+    tensors["transformer.h.0.attn.bias"] = torch.ones(1, 1, 17, 17).tril()
+    tensors["transformer.h.1.attn.masked_bias"] = torch.tensor(-1e9)
+
+
+def with_the_shared_head(tensors: dict) -> None:
+    tensors["lm_head.weight"] = tensors["transformer.wte.weight"].clone()
+
+
+@pytest.mark.parametrize(
+    ("changes", "layout"),
+    [
+        ({}, None),
+        ({}, as_published),
+        ({}, with_masks),
+        ({}, with_the_shared_head),
+        ({"tie_word_embeddings": False}, None),
+        ({"layer_norm_epsilon": 0.3}, None),
+        ({"activation_function": "gelu_pytorch_tanh"}, None),
+    ],
+)
+def test_logits_and_greedy_continuations_are_those_of_transformers(part3, tmp_path, changes, layout):
+    theirs = their_model(**changes)
+    theirs.save_pretrained(tmp_path)
+    if layout:
+        change_weights(tmp_path, layout)
+    idx = torch.randint(0, 37, (3, 5))
+    for dtype, tolerance in ((torch.float32, 2e-5), (torch.float64, 1e-11)):
+        ours = part3.gpt.GPT.from_pretrained(str(tmp_path), dtype)
+        theirs.to(dtype)
+        with torch.no_grad():
+            for tokens in (idx, torch.randint(0, 37, (2, 17))):
+                torch.testing.assert_close(ours(tokens), theirs(tokens).logits, rtol=0, atol=tolerance)
+        expected = theirs.generate(
+            idx, attention_mask=torch.ones_like(idx), max_new_tokens=12, do_sample=False, pad_token_id=0
+        )
+        assert ours.generate(idx, 12).tolist() == expected.tolist()
+
+
+def test_a_loaded_model_is_ready_for_use(part3, tmp_path):
+    their_model(attn_pdrop=0.2, resid_pdrop=0.3, embd_pdrop=0.4).save_pretrained(tmp_path)
+    model = part3.gpt.GPT.from_pretrained(tmp_path)
+    assert not any(module.training for module in model.modules())
+    assert all(parameter.requires_grad and parameter.device.type == "cpu" for parameter in model.parameters())
+    assert (model.config.attn_pdrop, model.config.resid_pdrop, model.config.embd_pdrop) == (0.2, 0.3, 0.4)
+    assert model.block_size == 17
+    model.train()(torch.randint(0, 37, (2, 5))).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_tied_weights_stay_one_tensor(part3, tmp_path):
+    their_model().save_pretrained(tmp_path / "tied")
+    their_model(tie_word_embeddings=False).save_pretrained(tmp_path / "untied")
+    for name, tied in (("tied", True), ("untied", False)):
+        model = part3.gpt.GPT.from_pretrained(tmp_path / name)
+        assert (model.lm_head.weight is model.transformer.wte.weight) == tied
+        # 37 x 21 and 17 x 21 embeddings, 12 x 21^2 + 13 x 21 in each of two layers, 2 x 21 in the last layer norm.
+        assert sum(p.numel() for p in model.parameters()) == 777 + 357 + 2 * 5565 + 42 + (0 if tied else 777)
+
+
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
+def test_number_formats(part3, tmp_path, stored):
+    theirs = their_model().to(stored)
+    theirs.save_pretrained(tmp_path)
+    for dtype in (torch.float32, torch.bfloat16):
+        model = part3.gpt.GPT.from_pretrained(tmp_path, dtype=dtype)
+        assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+        attention = theirs.transformer.h[1].attn
+        assert torch.equal(model.transformer.wte.weight, theirs.transformer.wte.weight.to(dtype))
+        assert torch.equal(model.transformer.h[1].attn.c_attn.weight, attention.c_attn.weight.t().to(dtype))
+        assert model(torch.tensor([[3, 5, 7]])).dtype == dtype
+
+
+# -------------------------------------------------------------------------------------------------------------- saving
+
+
+def new_model(part3, **changes):
+    config = part3.gpt.GPT.get_default_config()
+    sizes = {"n_layer": 2, "n_head": 3, "n_embd": 21, "vocab_size": 37, "block_size": 17}
+    for name, value in {**sizes, **changes}.items():
+        setattr(config, name, value)
+    return part3.gpt.GPT(config)
+
+
+def take_steps(model) -> None:
+    """Three large steps of training on random tokens."""
+    optimizer = model.configure_optimizers(Namespace(learning_rate=0.03, weight_decay=0.1, betas=(0.9, 0.95)))
+    for _ in range(3):
+        tokens = torch.randint(0, 37, (5, 12))
+        logits = model.train()(tokens[:, :-1])
+        torch.nn.functional.cross_entropy(logits.transpose(1, 2), tokens[:, 1:]).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"tie_weights": True}, {"layer_norm_epsilon": 0.3}, {"resid_pdrop": 0.7, "attn_pdrop": 0.0}]
+)
+def test_transformers_loads_a_model_that_was_trained_here(part3, tmp_path, changes):
+    model = new_model(part3, **changes)
+    take_steps(model)
+    model.save_pretrained(tmp_path / "new" / "folder")
+    assert model.training, "the mode is left alone"
+    theirs, report = GPT2LMHeadModel.from_pretrained(tmp_path / "new" / "folder", output_loading_info=True)
+    assert not any(report.values()), report
+    tokens = torch.randint(0, 37, (3, 17))
+    with torch.no_grad():
+        torch.testing.assert_close(theirs.eval()(tokens).logits, model.eval()(tokens), rtol=0, atol=2e-5)
+    tied = theirs.lm_head.weight is theirs.transformer.wte.weight
+    assert tied == changes.get("tie_weights", False)
+    assert theirs.config.resid_pdrop == changes.get("resid_pdrop", 0.1)
+    assert theirs.config.bos_token_id is None and theirs.config.eos_token_id is None, "none among 37 tokens"
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_loading_and_saving_gives_the_same_file(part3, tmp_path, tied):
+    their_model(tie_word_embeddings=tied).save_pretrained(tmp_path / "theirs")
+    part3.gpt.GPT.from_pretrained(tmp_path / "theirs").save_pretrained(tmp_path / "ours")
+    theirs, ours = (load_file(tmp_path / name / "model.safetensors") for name in ("theirs", "ours"))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_saving_and_loading_gives_the_same_model(part3, tmp_path, dtype):
+    model = new_model(part3, layer_norm_epsilon=0.2)
+    take_steps(model)
+    model.to(dtype).save_pretrained(tmp_path)
+    again = part3.gpt.GPT.from_pretrained(tmp_path, dtype)
+    assert again.state_dict().keys() == model.state_dict().keys()
+    assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in again.state_dict().items())
+    tokens = torch.randint(0, 37, (3, 17))
+    assert torch.equal(again(tokens), model.eval()(tokens))
+
+
+def test_export_hands_a_trained_run_to_transformers(part3, tmp_path, capsys):
+    (tmp_path / "text.txt").write_text("the cat sat on the mat.\n" * 13)
+    args = Namespace(
+        txt_file=str(tmp_path / "text.txt"), model_type="gpt-nano", block_size=7, train_batch_size=5, max_steps=3,
+        generate_every_n_steps=100, log_dir=str(tmp_path / "logs"),
+    )  # fmt: skip
+    part3.train.train(args)
+    argv = ["--log_dir", str(tmp_path / "logs"), "--output_dir", str(tmp_path / "exported")]
+    assert part3.export.main(argv) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "exported")
+
+    run = tmp_path / "logs" / "lightning_logs" / "version_0"
+    model, vocabulary, _ = part3.run_folder.load_gpt(run / "checkpoints" / "best.ckpt")
+    theirs = GPT2LMHeadModel.from_pretrained(tmp_path / "exported").eval()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "exported")
+    tokens = tokenizer("the mat\n", return_tensors="pt").input_ids[:, -7:]
+    assert tokens.tolist() == [vocabulary.encode("he mat\n")]
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(tokens).logits, model(tokens), rtol=0, atol=2e-5)
+    expected = theirs.generate(tokens[:, :2], attention_mask=torch.ones(1, 2), max_new_tokens=5, do_sample=False,
+                               pad_token_id=0)  # fmt: skip
+    assert tokenizer.decode(expected[0]) == vocabulary.decode(model.generate(tokens[:, :2], 5)[0].tolist())
+
+
+@pytest.mark.parametrize("run", ["newest", "nowhere"])
+def test_export_without_a_run(part3, tmp_path, capsys, run):
+    argv = ["--checkpoint", run, "--log_dir", str(tmp_path), "--output_dir", str(tmp_path / "exported")]
+    assert part3.export.main(argv) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("export.py: error: ") and "name a run's folder" in error and error.count("\n") == 1
+    assert not (tmp_path / "exported").exists()
+
+
+# -------------------------------------------------------------------------------------------------------------- errors
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A folder of a tiny model, which may be damaged."""
+    their_model().save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def fails(part3):
+    """Loads a model and returns the error's one line."""
+
+    def load(place) -> str:
+        with pytest.raises(part3.inputs.InputError) as caught:
+            part3.gpt.GPT.from_pretrained(place)
+        message = str(caught.value)
+        assert "\n" not in message and ": " in message, message
+        return message
+
+    return load
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["transformer.h.1.mlp.c_fc.bias", "transformer.wte.weight", "transformer.wpe.weight", "transformer.ln_f.bias"],
+)
+def test_a_missing_tensor_is_named(fails, folder, name):
+    change_weights(folder, lambda tensors: tensors.pop(name))
+    message = fails(folder)
+    assert name in message and str(folder / "model.safetensors") in message
+
+
+def test_a_missing_embedding_is_named_although_the_head_is_there(fails, folder):
+    def move(tensors):
+        tensors["lm_head.weight"] = tensors.pop("transformer.wte.weight")
+
+    change_weights(folder, move)
+    assert "lacks transformer.wte.weight" in fails(folder)
+
+
+def test_a_missing_layer_is_not_a_page_of_names(fails, folder):
+    change_config(folder, n_layer=5)
+    message = fails(folder)
+    assert "transformer.h.2.attn.c_attn.bias" in message
+    assert "and 33 more" in message, "three layers of 12 tensors are missing, of which three are named"
+
+
+def test_a_missing_head_of_an_untied_model_is_named(fails, folder):
+    change_config(folder, tie_word_embeddings=False)
+    assert "lacks lm_head.weight" in fails(folder)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["transformer.h.2.ln_1.weight", "score.weight", "transformer.h.0.attn.c_attn.lora", "h.1.attn.masked_bias_2"],
+)
+def test_an_unknown_tensor_is_named(fails, folder, name):
+    change_weights(folder, lambda tensors: tensors.update({name: torch.zeros(3)}))
+    assert name in fails(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("transformer.wpe.weight", (19, 21)),
+        ("transformer.wte.weight", (41, 21)),
+        ("transformer.h.1.attn.c_attn.weight", (63, 21)),  # in the order of nn.Linear
+        ("transformer.h.0.ln_2.bias", (1, 21)),
+    ],
+)
+def test_a_misshapen_tensor_is_named_with_both_shapes(fails, folder, name, shape):
+    (expected,) = [list(p.shape) for n, p in their_model().named_parameters() if n == name]
+    change_weights(folder, lambda tensors: tensors.update({name: torch.zeros(shape)}))
+    message = fails(folder)
+    if name.endswith("c_attn.weight"):  # both are turned as in the model
+        shape, expected = shape[::-1], expected[::-1]
+    assert all(part in message for part in (name, str(list(shape)), str(expected)))
+
+
+def test_a_head_that_differs_from_the_embedding_it_is_tied_to(fails, folder):
+    change_weights(folder, lambda tensors: tensors.update({"lm_head.weight": torch.zeros(37, 21)}))
+    message = fails(folder)
+    assert "lm_head.weight differs" in message and "tie_word_embeddings" in message
+
+
+@pytest.mark.parametrize("size", [0, 5, 300, -1])
+def test_a_truncated_weights_file(fails, folder, size):
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:size])
+    assert f"{file} is truncated or no safetensors file" in fails(folder)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_pointer_of_git_lfs(fails, folder, name):
+    sha = "7c2c1b7f2a4f6e8d9c0b1a2f3e4d5c6b7a8f9e0d1c2b3a4f5e6d7c8b9a0f1e2d"
+    (folder / name).write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha}\nsize 548105171\n")
+    message = fails(folder)
+    assert f"{folder / name} is a Git LFS pointer" in message and "git lfs pull" in message
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b'{"model_type": "gpt2", "n_lay', b"[3, 5]", b'"gpt2"', b"{}", b"null", b"\xff\xfe\x00"]
+)
+def test_a_damaged_config(fails, folder, content):
+    (folder / "config.json").write_bytes(content)
+    assert f"{folder / 'config.json'} is damaged" in fails(folder)
+
+
+@pytest.mark.parametrize("name", ["n_layer", "n_head", "n_embd", "vocab_size", "n_positions"])
+def test_a_config_without_a_size(fails, folder, name):
+    content = json.loads((folder / "config.json").read_text())
+    del content[name]
+    (folder / "config.json").write_text(json.dumps(content))
+    assert f"{folder / 'config.json'} lacks {name}" in fails(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("n_layer", 0), ("n_layer", "two"), ("n_head", None), ("n_embd", -21), ("vocab_size", 37.5),
+        ("n_positions", True), ("attn_pdrop", "a tenth"), ("resid_pdrop", 1.5), ("layer_norm_epsilon", "1e-5"),
+    ],
+)  # fmt: skip
+def test_a_config_with_a_value_that_makes_no_sense(fails, folder, name, value):
+    change_config(folder, **{name: value})
+    message = fails(folder)
+    assert str(folder / "config.json") in message and name in message and repr(value) in message
+
+
+def test_heads_that_do_not_divide_the_channels(fails, folder):
+    change_config(folder, n_head=5)
+    message = fails(folder)
+    assert str(folder / "config.json") in message and "n_embd 21" in message and "n_head 5" in message
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gpt_neo", "bert"])
+def test_another_type_of_model(fails, folder, model_type):
+    change_config(folder, model_type=model_type)
+    assert f"of a model of type {model_type}, not gpt2" in fails(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("activation_function", "relu"),
+        ("activation_function", "gelu"),
+        ("scale_attn_by_inverse_layer_idx", True),
+        ("scale_attn_weights", False),
+        ("add_cross_attention", True),
+        ("n_inner", 53),
+    ],
+)
+def test_a_variant_that_this_model_cannot_be(fails, folder, name, value):
+    change_config(folder, **{name: value})
+    assert f"asks for {name} {value}" in fails(folder)
+
+
+def test_no_such_place(fails, tmp_path):
+    for place in (tmp_path / "nowhere", str(tmp_path / "nowhere"), "gpt3"):
+        message = fails(place)
+        assert f"{place} is neither a folder" in message and "gpt2, gpt2-medium, gpt2-large, gpt2-xl" in message
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_folder_that_lacks_a_file(fails, folder, name):
+    (folder / name).rename(folder / "pytorch_model.bin")
+    assert f"{folder} has no {name}" in fails(folder)
+
+
+def test_a_folder_named_like_a_model_does_not_shadow_it(part3, tmp_path, monkeypatch):
+    their_model().save_pretrained(tmp_path / "gpt2")
+    published = their_model()
+    published.save_pretrained(tmp_path / "hub")
+    asked = []
+
+    def from_the_hub(repository, filename):
+        asked.append((repository, filename))
+        return str(tmp_path / "hub" / filename)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", from_the_hub)
+    monkeypatch.chdir(tmp_path)
+
+    def is_published(place):
+        model = part3.gpt.GPT.from_pretrained(place)
+        return torch.equal(model.transformer.wte.weight, published.transformer.wte.weight)
+
+    assert not is_published("./gpt2")
+    assert not is_published(Path("gpt2"))
+    assert asked == []
+    assert is_published("gpt2")
+    assert asked == [("openai-community/gpt2", "config.json"), ("openai-community/gpt2", "model.safetensors")]
+
+
+# -------------------------------------------------------------------------------------------------------------- memory
+
+# A process's peak is read from /proc, since the one of getrusage begins with what the process had that started it.
+MEASURE = """
+import sys
+
+def peak():
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
+
+sys.path.insert(0, sys.argv[1])
+import gpt, pretrained
+before = peak()
+model = gpt.GPT.from_pretrained(sys.argv[2])
+print(peak() - before, sum(p.numel() * 4 for p in model.parameters()))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
+@pytest.mark.parametrize("layout", [None, with_the_shared_head])
+def test_loading_holds_no_second_model_in_memory(part3, tmp_path, layout):
+    """Peak memory at most 1.3 times the weights, in a process of its own."""
+    with torch.device("meta"):
+        sizes = {"vocab_size": 7919, "n_positions": 131, "n_embd": 512, "n_layer": 6, "n_head": 8}
+        theirs = GPT2LMHeadModel(GPT2Config(**sizes))
+    theirs.config.save_pretrained(tmp_path)
+    tensors = {name: torch.zeros(parameter.shape) for name, parameter in theirs.named_parameters()}
+    if layout:
+        layout(tensors)
+    save_file(tensors, tmp_path / "model.safetensors")
+    command = [sys.executable, "-c", MEASURE, str(part3.folder), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    peak, weights = map(int, done.stdout.split())
+    assert weights > 90_000_000
+    assert weights * 0.9 < peak < weights * 1.3
