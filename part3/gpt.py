@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import copy
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,21 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cache import LayerCache
+from config import with_sizes
 from dropout import Dropout
 from sampling import ends_with, sample_logits
-
-# Layers, heads and channels of each model type.
-SIZES = {
-    "openai-gpt": (12, 12, 768),
-    "gpt2": (12, 12, 768),
-    "gpt2-medium": (24, 16, 1024),
-    "gpt2-large": (36, 20, 1280),
-    "gpt2-xl": (48, 25, 1600),
-    "gopher-44m": (8, 16, 512),
-    "gpt-mini": (6, 6, 192),
-    "gpt-micro": (4, 4, 128),
-    "gpt-nano": (3, 3, 48),
-}
 
 
 class NewGELU(nn.Module):
@@ -35,29 +23,6 @@ class NewGELU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.gelu(x, approximate="tanh")
-
-
-class LayerCache:
-    """Keys and values of one attention layer for the positions that were already computed.
-
-    Args:
-        capacity: positions that it can hold.
-    """
-
-    def __init__(self, capacity: int):
-        self.capacity, self.length = capacity, 0
-        self.k = self.v = None
-
-    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Add T positions; returns the keys and values of all positions so far, each [B, nh, S, hs]."""
-        if self.k is None:
-            size = (k.size(0), k.size(1), self.capacity, k.size(3))
-            self.k, self.v = k.new_empty(size), v.new_empty(size)
-        end = self.length + k.size(2)
-        self.k[:, :, self.length : end] = k
-        self.v[:, :, self.length : end] = v
-        self.length = end
-        return self.k[:, :, :end], self.v[:, :, :end]
 
 
 class CausalSelfAttention(nn.Module):
@@ -179,7 +144,7 @@ class GPT(nn.Module):
 
     def __init__(self, config: argparse.Namespace):
         super().__init__()
-        self.config = config = _with_sizes(config)
+        self.config = config = with_sizes(config)
         self.block_size = config.block_size
         self.transformer = nn.ModuleDict(
             {
@@ -357,22 +322,3 @@ class GPT(nn.Module):
                 yield token
         finally:
             self.train(was_training)
-
-
-def _with_sizes(config: argparse.Namespace) -> argparse.Namespace:
-    """A copy of a config with `n_layer`, `n_head` and `n_embd` filled in from its model type."""
-    config = copy.deepcopy(config)
-    sizes = [getattr(config, name, None) for name in ("n_layer", "n_head", "n_embd")]
-    model_type = getattr(config, "model_type", None)
-    if model_type is not None and any(size is not None for size in sizes):
-        raise ValueError("give either model_type or n_layer, n_head and n_embd, not both")
-    if model_type is not None:
-        if model_type not in SIZES:
-            raise ValueError(f"unknown model_type {model_type}: choose one of {', '.join(SIZES)}")
-        config.n_layer, config.n_head, config.n_embd = SIZES[model_type]
-    elif None in sizes:
-        raise ValueError("give model_type, or all of n_layer, n_head and n_embd")
-    for name in ("vocab_size", "block_size"):
-        if getattr(config, name, None) is None:
-            raise ValueError(f"the config lacks {name}")
-    return config
