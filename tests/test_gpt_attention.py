@@ -58,10 +58,11 @@ def test_shape_and_mask(part3):
     assert torch.equal(module.mask.reshape(11, 11).bool(), torch.ones(11, 11).tril().bool())
 
 
+@pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("scale", [1.0, 1e4])
-def test_no_future_token_changes_an_earlier_logit(part3, scale):
+def test_no_future_token_changes_an_earlier_logit(part3, scale, fused):
     """Bit for bit, also where scores are so large that a finite number in the place of minus infinity would show."""
-    model = small_gpt(part3)
+    model = small_gpt(part3, fused_attention=fused)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(scale)

@@ -23,15 +23,18 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "part3"))
 SAMPLE = "Grüße, 世界! naïve cafe\u0301 🙂👩‍🚀\n\n  tabs\tand  spaces 3.14159 don't WE'LL <|endoftext|>end"
 
+# The peak is Linux's: getrusage would report the parent's, where that is higher.
 LOAD = """
-import resource, sys, json
+import json, pathlib, re, sys
 sys.path.insert(0, sys.argv[1])
 import torch, safetensors.torch, pretrained
 from gpt import GPT
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def memory(name):
+    return 1024 * int(re.search(name + r":\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1])
+pathlib.Path("/proc/self/clear_refs").write_text("5")
+before = memory("VmRSS")
 model = GPT.from_pretrained(sys.argv[2])
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps({"before": before * 1024, "after": after * 1024}))
+print(json.dumps({"before": before, "after": memory("VmHWM")}))
 """
 
 
