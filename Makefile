@@ -5,11 +5,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 DEMO := demo_$(shell date +%Y%m%d_%H%M%S)
 DEMO_PART2 := --dataset digits --z_dim 2 --epochs 40 --d_lr 0.05
+DEMO_PART3 := --txt_file pydoc --model_type gpt-nano --block_size 64 --train_batch_size 64 --learning_rate 3e-3 \
+  --max_steps 300 --val_every_n_steps 100
 ARGS ?=
 LOGS ?= part1/VAE_logs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format grade train-part1 train-part2 reproduce tensorboard clean
+.PHONY: help demo test lint format grade train-part1 train-part2 train-part3 reproduce tensorboard clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,11 +34,15 @@ demo: $(VENV)/.installed ## train on embedded data within minutes, without a net
 	$(BIN)/python part1/generate.py --checkpoint part1/VAE_logs/$(DEMO)/lightning_logs/version_0
 	$(BIN)/python part2/train.py $(DEMO_PART2) --log_dir part2/AAE_logs/$(DEMO)
 	$(BIN)/python part2/generate.py --checkpoint part2/AAE_logs/$(DEMO)/version_0
+	$(BIN)/python part3/train.py $(DEMO_PART3) --log_dir part3/logs/$(DEMO)
+	$(BIN)/python part3/generate.py --checkpoint part3/logs/$(DEMO)/lightning_logs/version_0 --prompt "The " \
+	  --num_samples 2 --n_steps 300
 	@echo
 	@echo "The pictures of this demo:"
-	@find part1/VAE_logs/$(DEMO) part2/AAE_logs/$(DEMO) -name '*.png' ! -name sprite.png | sort | sed 's/^/  /'
+	@find part1/VAE_logs/$(DEMO) part2/AAE_logs/$(DEMO) part3/logs/$(DEMO) -name '*.png' ! -name sprite.png | sort | sed 's/^/  /'
 	@echo "Curves and codes: make tensorboard LOGS=part1/VAE_logs/$(DEMO), then open http://localhost:6006"
 	@echo "and of part 2:    make tensorboard LOGS=part2/AAE_logs/$(DEMO)"
+	@echo "Curves and texts: make tensorboard LOGS=part3/logs/$(DEMO)"
 
 test: $(VENV)/.installed-tests ## run the test suite; DATA_DIR=DIR adds the tests that need MNIST in DIR/MNIST/raw
 	@$(BIN)/python -m pytest $(ARGS)
@@ -58,6 +64,9 @@ train-part1: $(VENV)/.installed ## train the VAE on MNIST; ARGS="--epochs 2" and
 
 train-part2: $(VENV)/.installed ## train the adversarial autoencoder on MNIST
 	$(BIN)/python part2/train.py $(ARGS)
+
+train-part3: $(VENV)/.installed ## train a GPT on Shakespeare; ARGS="--max_steps 1000" and so on
+	$(BIN)/python part3/train.py $(ARGS)
 
 reproduce: $(VENV)/.installed ## repeat the runs whose numbers stand in the README (DATA_DIR: where MNIST is)
 	$(BIN)/python report/reproduce.py $(ARGS)

@@ -55,7 +55,7 @@ class CNNEncoder(nn.Module):
             x: images [B, C, 28, 28] of type long with values 0 .. 15; they are scaled to [-1, 1] here.
 
         Returns:
-            mean and log_std, each float32 [B, z_dim].
+            mean and log_std, each [B, z_dim]; float32 unless the training has another precision.
         """
         x = x.to(self.net[0].weight.dtype) / LARGEST_VALUE * 2 - 1
         mean, log_std = self.net(x).chunk(2, dim=-1)

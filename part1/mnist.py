@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler, Subset, random_split
 from torchvision import datasets
 
-from inputs import DATA_DIR, InputError, beside
+from inputs import DATA_DIR, InputError, NoDataError, beside
 
 NUM_VALUES = 16  # grey values of 4 bits
 SPLIT_SEED = 42  # the course's: training and validation set are the same in every run
@@ -108,7 +108,8 @@ def mnist(
         long [B] with values 0 .. 9.
 
     Raises:
-        InputError: the files are neither there nor reachable, or are not those of MNIST.
+        NoDataError: the files are neither there nor reachable.
+        InputError: they are not those of MNIST.
     """
     (images, labels), test = _read_mnist(beside(root, DATA_DIR), download)
     training = ImageDataset(images, labels)
@@ -157,7 +158,7 @@ def _read_mnist(root: Path, download: bool) -> list[tuple[Tensor, Tensor]]:
     raw = root / "MNIST" / "raw"
     if not all((raw / name).is_file() for name in FILE_SIZES):
         if not download:
-            raise InputError(_where_to_put(raw, "downloading was not asked for"))
+            raise NoDataError(_where_to_put(raw, "downloading was not asked for"))
         _download_mnist(root)
     for name, size in FILE_SIZES.items():
         if (found := (raw / name).stat().st_size) != size:
@@ -186,6 +187,7 @@ def _download_mnist(root: Path) -> None:
     """Download beside the target and move file by file: what lies in place is whole, also after an interruption."""
     raw = root / "MNIST" / "raw"
     log.info("downloading MNIST to %s", raw)
+    new_folders = [folder for folder in (raw, *raw.parents) if not folder.exists()]  # from the inside out
     try:
         raw.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root) as folder:
@@ -194,11 +196,16 @@ def _download_mnist(root: Path) -> None:
             for name in FILE_SIZES:
                 os.replace(Path(folder, "MNIST", "raw", name), raw / name)
     except Exception as error:  # no network, no server, no right to write
-        raise InputError(_where_to_put(raw, f"the download failed: {str(error).strip().splitlines()[-1]}")) from error
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        raise NoDataError(_where_to_put(raw, f"the download failed: {reason}")) from error
+    finally:
+        with contextlib.suppress(OSError):  # a folder with files in it stays
+            for folder in new_folders:
+                folder.rmdir()
 
 
 def _where_to_put(raw: Path, reason: str) -> str:
     return (
-        f"MNIST is not in {raw} ({reason}): put {', '.join(FILE_SIZES)} there, give their folder with --data_dir, "
-        "or train on the built-in digits with --dataset digits"
+        f"MNIST is not in {raw} ({reason}): put {', '.join(FILE_SIZES)} there, or give the folder above MNIST/raw "
+        "with --data_dir"
     )

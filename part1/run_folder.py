@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import platform
+import shlex
 import statistics
 import sys
 import tempfile
@@ -21,7 +22,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.core.saving import save_hparams_to_yaml
 
-from inputs import InputError
+from inputs import HERE, InputError
 
 log = logging.getLogger(__name__)
 RUNS = "lightning_logs"
@@ -118,11 +119,6 @@ class RunRecord(pl.Callback):
             log.info("epoch %d/%d: train %.4f, val %.4f bpd, %.1f s", trainer.current_epoch + 1, trainer.max_epochs,
                      metrics["train_bpd"], metrics["val_bpd"], self.seconds[-1])  # fmt: skip
 
-    def on_exception(self, trainer: pl.Trainer, pl_module, exception: BaseException) -> None:
-        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero:
-            way_on = "continue with --resume" if self.rows else "there is no checkpoint yet"
-            log.info("\ninterrupted after %d finished epochs: %s", len(self.rows), way_on)
-
     def _csv(self, file) -> None:
         writer = csv.DictWriter(file, fieldnames=list(self.rows[0]), lineterminator="\n")
         writer.writeheader()
@@ -164,7 +160,7 @@ def write_summary(folder: Path, args, trainer: pl.Trainer, record: RunRecord, be
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}},
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    write_whole(folder / "summary.json", lambda file: json.dump(summary, file, indent=2))
+    write_whole(folder / "summary.json", lambda file: file.write(json.dumps(summary, indent=2) + "\n"))
 
 
 def device_name(device: torch.device) -> str:
@@ -185,7 +181,8 @@ def find_checkpoint(run: str, log_dir: Path, which: str) -> Path:
     """Path of a run's checkpoint.
 
     Args:
-        run: a run's folder, a run's name below `log_dir`, a checkpoint file, or "newest".
+        run: a run's folder, a run's name below `log_dir`, a checkpoint file, or "newest": the last written one in
+            `log_dir`, however deep.
         log_dir: folder of all runs.
         which: "best" or "last".
 
@@ -193,11 +190,9 @@ def find_checkpoint(run: str, log_dir: Path, which: str) -> Path:
         InputError: there is none.
     """
     if run == "newest":
-        found = sorted(log_dir.glob(f"{RUNS}/*/checkpoints/{which}.ckpt"), key=lambda path: path.stat().st_mtime)
+        found = sorted(log_dir.rglob(f"checkpoints/{which}.ckpt"), key=lambda path: path.stat().st_mtime)
         if not found:
-            raise InputError(
-                f"no run in {log_dir / RUNS} has a checkpoint yet: train one first, or name a run's folder"
-            )
+            raise InputError(f"no run in {log_dir} has a checkpoint yet: train one first, or name a run's folder")
         return found[-1]
     for place in (Path(run).expanduser(), log_dir / RUNS / run):
         if place.is_file():
@@ -223,6 +218,17 @@ def read_checkpoint(path: Path) -> dict:
     if not isinstance(checkpoint, dict) or any(key not in checkpoint for key in wanted):
         raise InputError(f"{path} is not a checkpoint of this VAE: choose one that part 1 wrote")
     return checkpoint
+
+
+def how_to_go_on(run: Path, log_dir: Path) -> str:
+    """What to tell someone who interrupted a run: how much of it is saved, and the command that goes on from there."""
+    last = run / "checkpoints" / "last.ckpt"
+    if not last.is_file():
+        return "interrupted in the first epoch: there is no checkpoint yet, so start again"
+    epoch = read_checkpoint(last)["epoch"] + 1
+    script = os.path.relpath(HERE / "train.py")
+    command = ["python", script, "--resume", str(run.resolve()), "--log_dir", str(log_dir)]
+    return f"interrupted, epoch {epoch} is saved: continue with {shlex.join(command)}"
 
 
 def logger_place(checkpoint: Path) -> dict:

@@ -7,16 +7,19 @@ from inputs import InputError, parse
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, or 2 after one sentence about what cannot be used."""
+    """Run the command line; returns the exit code: 0, 2 after one sentence about what cannot be used, or 130 after an
+    interruption."""
     args = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    from train_pl import train_vae  # after the flags are parsed: importing torch takes seconds
-
     try:
+        from train_pl import train_vae  # after the flags are parsed: importing torch takes seconds
+
         train_vae(args)
     except InputError as error:
         print(f"train.py: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

@@ -17,7 +17,7 @@ from torchvision.utils import save_image
 import run_folder
 from cnn_encoder_decoder import CNNDecoder, CNNEncoder
 from evaluation import encode, importance_weighted_bound
-from inputs import DATA_DIR, LOG_DIR, InputError, beside, check, completed, continued, make_writable
+from inputs import DATA_DIR, LOG_DIR, InputError, NoDataError, beside, check, completed, continued, make_writable
 from mnist import digits, mnist
 from pictures import plot_bpd_curve, plot_codes, sample_grid
 from utils import KLD, elbo_to_bpd, reconstruction_loss, sample_reparameterize, visualize_manifold
@@ -136,9 +136,12 @@ class VAE(pl.LightningModule):
             raise self._not_finite("loss", int(step))
 
     def _not_finite(self, loss: str, step: int) -> NotFiniteError:
+        kept = (
+            "the checkpoints of the epochs before it are kept" if self.current_epoch else "there is no checkpoint yet"
+        )
         return NotFiniteError(
             f"the {loss} is not finite in epoch {self.current_epoch + 1}, step {step} of the epoch: lower --lr or "
-            "raise --precision; the checkpoints of the epochs before it are kept"
+            f"raise --precision; {kept}"
         )
 
 
@@ -215,6 +218,7 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
 
     Raises:
         InputError: a flag, the data, the run to resume or the log folder cannot be used; or the loss is not finite.
+        KeyboardInterrupt: it was interrupted, after a message that says how to go on.
     """
     run_folder.prepare_processor()
     run_folder.quieten_lightning()
@@ -230,7 +234,10 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
     check(args)
     make_writable(log_dir, "--log_dir")
     args.data_dir = str(beside(args.data_dir, DATA_DIR))
-    train_loader, val_loader, test_loader = load_data(args)
+    try:
+        train_loader, val_loader, test_loader = load_data(args)
+    except NoDataError as error:
+        raise NoDataError(f"{error}, or train on the built-in digits with --dataset digits") from error
     train_loader.sampler.set_epoch(saved["epoch"] + 1 if checkpoint else 0)
 
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
@@ -240,10 +247,18 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
         model.compile()
 
     trainer, record = make_trainer(args, log_dir, checkpoint)
-    trainer.fit(model, train_loader, val_loader, ckpt_path=checkpoint, weights_only=True)
+    try:
+        trainer.fit(model, train_loader, val_loader, ckpt_path=checkpoint, weights_only=True)
+        return evaluate(args, trainer, record, test_loader)
+    except (KeyboardInterrupt, SystemExit) as stop:  # Lightning exits where it is interrupted or terminated
+        if trainer.is_global_zero:
+            log.info("\n%s", run_folder.how_to_go_on(Path(trainer.logger.log_dir), log_dir))
+        raise KeyboardInterrupt from stop
 
-    best_path = Path(trainer.checkpoint_callback.best_model_path)
-    best, saved = load_vae(best_path)
+
+def evaluate(args: argparse.Namespace, trainer: pl.Trainer, record, test_loader) -> list[dict[str, float]]:
+    """Test the checkpoint with the lowest validation bpd, and write what a run leaves; returns Lightning's result."""
+    best, saved = load_vae(Path(trainer.checkpoint_callback.best_model_path))
     if args.compile:
         best.compile()
     test_result = trainer.test(best, test_loader, verbose=False)
@@ -264,7 +279,7 @@ def load_data(args: argparse.Namespace):
 def make_trainer(args: argparse.Namespace, log_dir: Path, checkpoint: Path | None):
     """Trainer, and the callback that keeps the run's record; both write into one run folder."""
     place = {"save_dir": log_dir} if checkpoint is None else run_folder.logger_place(checkpoint)
-    logger = TensorBoardLogger(**place)
+    logger = TensorBoardLogger(**place, default_hp_metric=False)
     record = run_folder.RunRecord(args)
     callbacks = [
         run_folder.SeedEveryEpoch(args.seed),
@@ -322,6 +337,9 @@ def finish(args, trainer, record, best: VAE, best_epoch: int, test_loader, test_
     run_folder.write_summary(folder, args, trainer, record, best_epoch, results)
     board.flush()
     score = f"{results['test_bpd']:.4f} bpd (best epoch {best_epoch} of {args.epochs})"
+    if args.importance_samples:
+        bound = f"{results['test_importance_weighted_bpd']:.4f}"
+        score += f"; importance-weighted with {args.importance_samples} samples {bound} bpd"
     log.info("test: %s; pictures and numbers are in %s", score, folder)
 
 

@@ -1,7 +1,7 @@
 """How well a model does on images it was not trained on, and how close its codes come to the prior N(0, I)."""
 
 import torch
-from scipy.special import ndtr
+from scipy.stats import kstest
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -38,11 +38,9 @@ def kolmogorov_smirnov(values: Tensor) -> Tensor:
     Returns:
         float64 [D] in [0, 1]: 0 for equal distributions; NaN for a column with a NaN.
     """
-    ordered = values.double().cpu().sort(dim=0).values  # (N, D)
-    expected = torch.from_numpy(ndtr(ordered.numpy()))  # (N, D)
-    steps = torch.arange(len(values) + 1, dtype=torch.float64).div(len(values)).unsqueeze(1)  # (N + 1, 1)
-    # F_N jumps at each value, so it can be farthest from Φ just before or just after one.
-    return torch.maximum(steps[1:] - expected, expected - steps[:-1]).amax(dim=0)
+    # The method is that of the test's p-value, which is not needed: this one takes no time.
+    test = kstest(values.double().cpu().numpy(), "norm", axis=0, method="asymp")
+    return torch.as_tensor(test.statistic)
 
 
 def distances_to_prior(codes: Tensor) -> dict[str, float]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from inputs import LOG_DIR, InputError, Parser, beside, make_writable
 
 PICTURES = ("samples", "reconstructions", "interpolations", "manifold")
+NEED_DATA = {"reconstructions", "interpolations"}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -22,7 +23,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--checkpoint", default="newest", metavar="RUN", help="a run's folder or name, a checkpoint, or 'newest'"
     )
-    parser.add_argument("--log_dir", default=LOG_DIR, help="folder of all runs, where 'newest' and names are looked up")
+    parser.add_argument(
+        "--log_dir", default=LOG_DIR, help="folder of all runs, where names and, however deep, 'newest' are looked up"
+    )
     parser.add_argument("--output_dir", help="where the pictures go; the run's folder 'generated' if left out")
     parser.add_argument(
         "--pictures", nargs="+", choices=PICTURES, help="what to draw; all that the model allows if left out"
@@ -47,6 +50,21 @@ def check(args: argparse.Namespace) -> None:
         raise InputError(f"--digits must be two numbers from 0 to 9, not {args.digits[0]} {args.digits[1]}")
 
 
+def check_data_dir(args: argparse.Namespace, flags: dict, wanted: list[str]) -> None:
+    """Raises InputError where --data_dir would be ignored, and where the folder that a run with these `flags` was
+    trained from is needed for the wanted pictures and not there."""
+    if args.data_dir and flags["dataset"] == "digits":
+        raise InputError(
+            f"--data_dir {args.data_dir} was given, but the run was trained on the built-in digits: leave the flag out"
+        )
+    needed = flags["dataset"] == "mnist" and not args.data_dir and NEED_DATA & set(wanted)
+    if needed and not Path(flags["data_dir"]).is_dir():
+        raise InputError(
+            f"{flags['data_dir']}, which the run was trained from, is not there any more: give the folder above "
+            "MNIST/raw with --data_dir"
+        )
+
+
 def generate(args: argparse.Namespace) -> list[Path]:
     """Write the pictures that the flags ask for; returns their paths.
 
@@ -68,15 +86,15 @@ def generate(args: argparse.Namespace) -> list[Path]:
         raise InputError(
             f"the manifold needs a model with z_dim 2, and this one has {model.z_dim}: leave it out of --pictures"
         )
+    check_data_dir(args, checkpoint["flags"], wanted)
     folder = Path(args.output_dir).expanduser() if args.output_dir else path.parent.parent / "generated"
     make_writable(folder, "--output_dir")
     model.to("cuda" if torch.cuda.is_available() else "cpu")
 
     images = labels = None
-    if {"reconstructions", "interpolations"} & set(wanted):
+    if NEED_DATA & set(wanted):
         flags = dict(checkpoint["flags"])
-        if args.data_dir:
-            flags["data_dir"] = args.data_dir
+        flags["data_dir"] = args.data_dir or flags["data_dir"]
         images, labels = load_test_images(argparse.Namespace(**flags))
 
     def reconstructions() -> torch.Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler
 from torchvision import datasets
 
-from inputs import DATA_DIR, InputError, beside
+from inputs import DATA_DIR, InputError, NoDataError, beside
 
 FILE_SIZES = {
     "train-images-idx3-ubyte": 16 + 60_000 * 28 * 28,
@@ -103,7 +103,8 @@ def mnist(
         Loader of images, float32 [B, 1, 28, 28] with values in [-1, 1], and labels, long [B] with values 0 .. 9.
 
     Raises:
-        InputError: the files are neither there nor reachable, or are not those of MNIST.
+        NoDataError: the files are neither there nor reachable.
+        InputError: they are not those of MNIST.
     """
     dataset = _read_mnist(beside(root, DATA_DIR), train=True, download=download)
     return _shuffled(dataset, batch_size, num_workers, seed)
@@ -167,7 +168,7 @@ def _read_mnist(root: Path, train: bool, download: bool) -> ImageDataset:
     raw = root / "MNIST" / "raw"
     if not all((raw / name).is_file() for name in FILE_SIZES):
         if not download:
-            raise InputError(_where_to_put(raw, "downloading was not asked for"))
+            raise NoDataError(_where_to_put(raw, "downloading was not asked for"))
         _download_mnist(root)
     for name, size in FILE_SIZES.items():
         if (found := (raw / name).stat().st_size) != size:
@@ -196,6 +197,7 @@ def _download_mnist(root: Path) -> None:
     """Download beside the target and move file by file: what lies in place is whole, also after an interruption."""
     raw = root / "MNIST" / "raw"
     log.info("downloading MNIST to %s", raw)
+    new_folders = [folder for folder in (raw, *raw.parents) if not folder.exists()]  # from the inside out
     try:
         raw.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root) as folder:
@@ -204,11 +206,16 @@ def _download_mnist(root: Path) -> None:
             for name in FILE_SIZES:
                 os.replace(Path(folder, "MNIST", "raw", name), raw / name)
     except Exception as error:  # no network, no server, no right to write
-        raise InputError(_where_to_put(raw, f"the download failed: {str(error).strip().splitlines()[-1]}")) from error
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        raise NoDataError(_where_to_put(raw, f"the download failed: {reason}")) from error
+    finally:
+        with contextlib.suppress(OSError):  # a folder with files in it stays
+            for folder in new_folders:
+                folder.rmdir()
 
 
 def _where_to_put(raw: Path, reason: str) -> str:
     return (
-        f"MNIST is not in {raw} ({reason}): put {', '.join(FILE_SIZES)} there, give their folder with --data_dir, "
-        "or train on the built-in digits with --dataset digits"
+        f"MNIST is not in {raw} ({reason}): put {', '.join(FILE_SIZES)} there, or give the folder above MNIST/raw "
+        "with --data_dir"
     )

@@ -6,6 +6,7 @@ import ctypes
 import json
 import os
 import platform
+import shlex
 import statistics
 import sys
 import tempfile
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from inputs import InputError
+from inputs import HERE, InputError
 from models import AdversarialAE
 
 CHECKPOINT = Path("checkpoints", "model_checkpoint.pt")
@@ -58,7 +59,7 @@ def write_whole(path: Path, write, mode: str = "w") -> None:
 
 
 def write_json(path: Path, content: dict) -> None:
-    write_whole(path, lambda file: json.dump(content, file, indent=2))
+    write_whole(path, lambda file: file.write(json.dumps(content, indent=2) + "\n"))
 
 
 def write_metrics(path: Path, rows: list[dict[str, float]]) -> None:
@@ -109,14 +110,15 @@ def find_checkpoint(run: str, log_dir: Path) -> Path:
     """Path of a run's checkpoint.
 
     Args:
-        run: a run's folder, a run's name below `log_dir`, a checkpoint file, or "newest".
+        run: a run's folder, a run's name below `log_dir`, a checkpoint file, or "newest": the last written one in
+            `log_dir`, however deep.
         log_dir: folder of all runs.
 
     Raises:
         InputError: there is none.
     """
     if run == "newest":
-        found = sorted(log_dir.glob(f"*/{CHECKPOINT}"), key=lambda path: path.stat().st_mtime)
+        found = sorted(log_dir.rglob(str(CHECKPOINT)), key=lambda path: path.stat().st_mtime)
         if not found:
             raise InputError(f"no run in {log_dir} has a checkpoint yet: train one first, or name a run's folder")
         return found[-1]
@@ -165,6 +167,16 @@ def load_aae(path: Path) -> tuple[AdversarialAE, dict]:
             f"{path} is a checkpoint of another model than this adversarial autoencoder: choose one that part 2 wrote"
         ) from error
     return model.eval(), checkpoint
+
+
+def how_to_go_on(run: Path, log_dir: Path) -> str:
+    """What to tell someone who interrupted a run: how much of it is saved, and the command that goes on from there."""
+    if not (run / CHECKPOINT).is_file():
+        return "interrupted in the first epoch: there is no checkpoint yet, so start again"
+    epoch = read_checkpoint(run / CHECKPOINT)["epoch"]
+    script = os.path.relpath(HERE / "train.py")
+    command = ["python", script, "--resume", str(run.resolve()), "--log_dir", str(log_dir)]
+    return f"interrupted, epoch {epoch} is saved: continue with {shlex.join(command)}"
 
 
 def wants_bar(asked: bool) -> bool:

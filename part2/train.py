@@ -19,6 +19,7 @@ from inputs import (
     DATA_DIR,
     LOG_DIR,
     InputError,
+    NoDataError,
     NotFiniteError,
     beside,
     check,
@@ -134,9 +135,10 @@ def _raise_if_not_finite(window: dict[str, list[float]], epoch: int, last_step: 
 
 
 def _not_finite(loss: str, epoch: int, step: int) -> str:
+    kept = "the checkpoint of the epoch before it is kept" if epoch > 1 else "there is no checkpoint yet"
     return (
         f"{loss} is not finite in epoch {epoch}, step {step} of the epoch: lower --ae_lr or --d_lr, or raise "
-        "--precision; the checkpoint of the epoch before it is kept"
+        f"--precision; {kept}"
     )
 
 
@@ -213,6 +215,7 @@ def main(args: argparse.Namespace) -> dict:
 
     Raises:
         InputError: a flag, the data, the run to resume or the log folder cannot be used; or a loss is not finite.
+        KeyboardInterrupt: it was interrupted, after a message that says how to go on.
     """
     import run_folder
 
@@ -235,8 +238,11 @@ def main(args: argparse.Namespace) -> dict:
     from mnist import load_data
     from training_run import TrainingRun
 
-    with fabric.rank_zero_first():  # which downloads what the others then find
-        loaders = load_data(args)
+    try:
+        with fabric.rank_zero_first():  # which downloads what the others then find
+            loaders = load_data(args)
+    except NoDataError as error:
+        raise NoDataError(f"{error}, or train on the built-in digits with --dataset digits") from error
     if fabric.is_global_zero:
         folder = folder or run_folder.new_run(log_dir)
     folder = fabric.broadcast(folder)
@@ -244,9 +250,8 @@ def main(args: argparse.Namespace) -> dict:
     try:
         return _train(run)
     except KeyboardInterrupt:
-        way_on = "continue with --resume" if run.epoch else "there is no checkpoint yet"
         if fabric.is_global_zero:
-            log.info("\ninterrupted after %d finished epochs: %s", run.epoch, way_on)
+            log.info("\n%s", run_folder.how_to_go_on(folder, log_dir))
         raise
     finally:
         run.close()
@@ -310,7 +315,8 @@ def start_fabric(args: argparse.Namespace) -> Fabric:
 
 
 def cli(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, or 2 after one sentence about what cannot be used."""
+    """Run the command line; returns the exit code: 0, 2 after one sentence about what cannot be used, or 130 after an
+    interruption."""
     args = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     try:
@@ -319,6 +325,8 @@ def cli(argv: list[str] | None = None) -> int:
         if os.environ.get("LOCAL_RANK", "0") == "0":  # once, and not from each process
             print(f"train.py: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import copy
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,20 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cache import LayerCache
+from config import with_sizes
+from dropout import Dropout
 from sampling import ends_with, sample_logits
-
-# Layers, heads and channels of each model type.
-SIZES = {
-    "openai-gpt": (12, 12, 768),
-    "gpt2": (12, 12, 768),
-    "gpt2-medium": (24, 16, 1024),
-    "gpt2-large": (36, 20, 1280),
-    "gpt2-xl": (48, 25, 1600),
-    "gopher-44m": (8, 16, 512),
-    "gpt-mini": (6, 6, 192),
-    "gpt-micro": (4, 4, 128),
-    "gpt-nano": (3, 3, 48),
-}
 
 
 class NewGELU(nn.Module):
@@ -36,35 +25,13 @@ class NewGELU(nn.Module):
         return F.gelu(x, approximate="tanh")
 
 
-class LayerCache:
-    """Keys and values of one attention layer for the positions that were already computed.
-
-    Args:
-        capacity: positions that it can hold.
-    """
-
-    def __init__(self, capacity: int):
-        self.capacity, self.length = capacity, 0
-        self.k = self.v = None
-
-    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Add T positions; returns the keys and values of all positions so far, each [B, nh, S, hs]."""
-        if self.k is None:
-            size = (k.size(0), k.size(1), self.capacity, k.size(3))
-            self.k, self.v = k.new_empty(size), v.new_empty(size)
-        end = self.length + k.size(2)
-        self.k[:, :, self.length : end] = k
-        self.v[:, :, self.length : end] = v
-        self.length = end
-        return self.k[:, :, :end], self.v[:, :, :end]
-
-
 class CausalSelfAttention(nn.Module):
     """Multi-head self-attention in which a position sees itself and what is before it (Vaswani et al., 2017):
     softmax(Q K^T / sqrt(hs) + mask) V for each head, with hs = n_embd / n_head.
 
     Two ways lead to the same result: the steps written out, and PyTorch's fused function, which keeps no [T, T]
-    matrix in memory.
+    matrix in memory. The fused one is used unless the config says otherwise; but with dropout on a CPU, where PyTorch
+    has no fused form of it either, the steps written out are faster.
 
     Args:
         config: has `n_embd`, `n_head`, `attn_pdrop`, `resid_pdrop`, `block_size`, and may have `fused_attention`
@@ -82,8 +49,8 @@ class CausalSelfAttention(nn.Module):
         self.fused = getattr(config, "fused_attention", True)
         self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd)  # queries, keys and values of all heads
         self.c_proj = nn.Linear(config.n_embd, config.n_embd)
-        self.attn_dropout = nn.Dropout(config.attn_pdrop)
-        self.resid_dropout = nn.Dropout(config.resid_pdrop)
+        self.attn_dropout = Dropout(config.attn_pdrop)
+        self.resid_dropout = Dropout(config.resid_pdrop)
         size = config.block_size
         visible = torch.ones(size, size, dtype=torch.bool, device="cpu").tril()  # on the CPU even for a "meta" model
         self.register_buffer("mask", visible.view(1, 1, size, size), persistent=False)
@@ -103,7 +70,10 @@ class CausalSelfAttention(nn.Module):
         q, k, v = heads  # (B, nh, T, hs) each
         if cache is not None:
             k, v = cache.append(k, v)  # (B, nh, S, hs), S >= T
-        y = self._fused(q, k, v) if self.fused else self.attn_dropout(self.weights(q, k)) @ v  # (B, nh, T, hs)
+        if self.fused and not (self.training and self.attn_dropout.p > 0 and x.device.type == "cpu"):
+            y = self._fused(q, k, v)  # (B, nh, T, hs)
+        else:
+            y = self.attn_dropout(self.weights(q, k)) @ v  # (B, nh, T, hs)
         y = y.transpose(1, 2).reshape(B, T, C)  # the heads side by side
         return self.resid_dropout(self.c_proj(y))
 
@@ -118,7 +88,7 @@ class CausalSelfAttention(nn.Module):
             [B, nh, T, S]; rows sum to 1, and what comes after the query's own position is exactly 0.
         """
         T, S = q.size(2), k.size(2)
-        scores = q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))  # (B, nh, T, S)
+        scores = (q / math.sqrt(q.size(-1))) @ k.transpose(-2, -1)  # (B, nh, T, S)
         visible = self.mask[:, :, S - T : S, :S]  # (1, 1, T, S)
         return scores.masked_fill(~visible, -math.inf).softmax(dim=-1)
 
@@ -147,7 +117,7 @@ class Block(nn.Module):
                 "c_fc": nn.Linear(config.n_embd, 4 * config.n_embd),
                 "act": NewGELU(),
                 "c_proj": nn.Linear(4 * config.n_embd, config.n_embd),
-                "dropout": nn.Dropout(config.resid_pdrop),
+                "dropout": Dropout(config.resid_pdrop),
             }
         )
 
@@ -174,13 +144,13 @@ class GPT(nn.Module):
 
     def __init__(self, config: argparse.Namespace):
         super().__init__()
-        self.config = config = _with_sizes(config)
+        self.config = config = with_sizes(config)
         self.block_size = config.block_size
         self.transformer = nn.ModuleDict(
             {
                 "wte": nn.Embedding(config.vocab_size, config.n_embd),
                 "wpe": nn.Embedding(config.block_size, config.n_embd),
-                "drop": nn.Dropout(config.embd_pdrop),
+                "drop": Dropout(config.embd_pdrop),
                 "h": nn.ModuleList([Block(config) for _ in range(config.n_layer)]),
                 "ln_f": nn.LayerNorm(config.n_embd, eps=getattr(config, "layer_norm_epsilon", 1e-5)),
             }
@@ -234,12 +204,13 @@ class GPT(nn.Module):
                 if getattr(module, "bias", None) is not None:
                     nn.init.zeros_(module.bias)
 
-    def configure_optimizers(self, train_config: argparse.Namespace) -> torch.optim.AdamW:
+    def configure_optimizers(self, train_config: argparse.Namespace, fused: bool = True) -> torch.optim.AdamW:
         """AdamW (Loshchilov and Hutter, 2019) with weight decay on the weights of linear layers alone: not on biases,
         layer norms and embeddings.
 
         Args:
             train_config: has `learning_rate`, `weight_decay`, `betas`.
+            fused: one kernel for all weights. It is fastest, but hides gradients that a loss scaler has scaled.
         """
         linear = {id(module.weight) for module in self.modules() if isinstance(module, nn.Linear)}
         linear.discard(id(self.transformer.wte.weight))  # where the last layer shares it
@@ -248,7 +219,7 @@ class GPT(nn.Module):
             {"params": [p for p in parameters if id(p) in linear], "weight_decay": train_config.weight_decay},
             {"params": [p for p in parameters if id(p) not in linear], "weight_decay": 0.0},
         ]
-        return torch.optim.AdamW(groups, lr=train_config.learning_rate, betas=tuple(train_config.betas), fused=True)
+        return torch.optim.AdamW(groups, lr=train_config.learning_rate, betas=tuple(train_config.betas), fused=fused)
 
     def forward(self, idx: Tensor) -> Tensor:
         """Logits of each position's next token.
@@ -351,22 +322,3 @@ class GPT(nn.Module):
                 yield token
         finally:
             self.train(was_training)
-
-
-def _with_sizes(config: argparse.Namespace) -> argparse.Namespace:
-    """A copy of a config with `n_layer`, `n_head` and `n_embd` filled in from its model type."""
-    config = copy.deepcopy(config)
-    sizes = [getattr(config, name, None) for name in ("n_layer", "n_head", "n_embd")]
-    model_type = getattr(config, "model_type", None)
-    if model_type is not None and any(size is not None for size in sizes):
-        raise ValueError("give either model_type or n_layer, n_head and n_embd, not both")
-    if model_type is not None:
-        if model_type not in SIZES:
-            raise ValueError(f"unknown model_type {model_type}: choose one of {', '.join(SIZES)}")
-        config.n_layer, config.n_head, config.n_embd = SIZES[model_type]
-    elif None in sizes:
-        raise ValueError("give model_type, or all of n_layer, n_head and n_embd")
-    for name in ("vocab_size", "block_size"):
-        if getattr(config, name, None) is None:
-            raise ValueError(f"the config lacks {name}")
-    return config

@@ -56,12 +56,18 @@ class GPTLightningModule(pl.LightningModule):
         return self.model(idx)
 
     def configure_optimizers(self):
-        optimizer = self.model.configure_optimizers(self.config)
+        # A loss scaler, which 16-mixed has, must take its factor out of the gradients before they are clipped.
+        optimizer = self.model.configure_optimizers(self.config, fused=self.config.precision != "16-mixed")
         if not self.config.warmup_steps and self.config.lr_schedule == "constant":
             return optimizer
         num_steps = planned_steps(self.config, len(self.train_dataset), self.trainer.world_size)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(step, num_steps, self.config))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
+        """Lightning's own refuses every fused optimizer under mixed precision, also without a loss scaler."""
+        if gradient_clip_val:
+            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
 
     def train_dataloader(self):
         """The batches of the next round; called again before each one."""

@@ -57,6 +57,7 @@ def train(args: argparse.Namespace) -> dict:
     if args.resume:
         checkpoint = run_folder.find_checkpoint(args.resume, log_dir, "last")
         model, vocabulary, saved = run_folder.load_gpt(checkpoint)
+        model.train()
         args = continued(args, saved["flags"])
     check(args)
     make_writable(log_dir, "--log_dir")

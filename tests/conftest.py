@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from part_loader import Part
 
 pytest_plugins = ["pytester"]
@@ -116,13 +117,13 @@ def mnist_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def gpt2_tokenizer_dir() -> Path:
-    """Folder with the files of GPT-2's real tokenizer, below the one that the environment variable DATA_DIR names."""
+    """Folder with GPT-2's real vocab.json, merges.txt and tokenizer.json: the folder gpt2 in DATA_DIR."""
     folder = os.environ.get("DATA_DIR")
     if not folder:
         pytest.skip("DATA_DIR does not name a folder with gpt2/tokenizer.json")
     if not (Path(folder) / "gpt2" / "tokenizer.json").is_file():
         pytest.skip(f"DATA_DIR={folder} holds no gpt2/tokenizer.json")
-    return Path(folder).resolve() / "gpt2"
+    return Path(folder, "gpt2").resolve()
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,10 @@
-"""What the tests of several parts do with a run's files: read its metrics, and compare its checkpoints."""
+"""What the tests of several parts do with a run: interrupt it, read its metrics, and compare its checkpoints."""
 
 import csv
+import shlex
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import torch
@@ -27,3 +31,27 @@ def assert_equal(a, b) -> None:
         assert torch.equal(a, b)
     else:
         assert a == b
+
+
+def interruptible() -> None:
+    """To be called in a new process: what a script has started in its background ignores Ctrl-C, and hands that on."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def interrupt(process: subprocess.Popen) -> str:
+    """Press Ctrl-C and return the output. It is pressed again where a process goes on for minutes: Python drops an
+    interruption that comes in the middle of a destructor."""
+    for _ in range(4):
+        process.send_signal(signal.SIGINT)
+        try:
+            return process.communicate(timeout=180)[0]
+        except subprocess.TimeoutExpired:
+            continue
+    raise AssertionError("the process goes on in spite of interruptions")
+
+
+def command_to_go_on(output: str) -> list[str]:
+    """The command in the message of an interrupted run, with this Python."""
+    python, *argv = shlex.split(output.split("continue with ")[1].splitlines()[0])
+    assert python == "python"
+    return [sys.executable, *argv]

@@ -1,15 +1,16 @@
 """Part 2's `train.py` as a process of its own: help, two devices, and an interruption in the middle of an epoch."""
 
-import csv
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+import torch
+
+from run_files import command_to_go_on, interrupt, interruptible, rows_of
 
 pytestmark = pytest.mark.own
 
@@ -23,11 +24,6 @@ def command(repository: Path, *argv: str) -> list[str]:
 def environment() -> dict[str, str]:
     """One thread for each process, as two of them share the machine."""
     return {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-
-
-def rows_of(run: Path) -> list[dict[str, str]]:
-    with open(run / "metrics.csv", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_help_answers_without_importing_torch(repository):
@@ -61,24 +57,27 @@ def test_two_devices_do_what_one_does_with_batches_of_twice_the_size(repository,
     assert scores[0] == pytest.approx(scores[1], rel=1e-3)
 
 
+@pytest.mark.timeout(900)
 def test_an_interrupted_run_says_how_to_go_on_and_does(repository, tmp_path):
-    argv = ["--batch_size", "150", "--log_dir", str(tmp_path)]
-    first = subprocess.Popen(
-        command(repository, "--epochs", "1000", *argv), env=environment(), stdout=subprocess.PIPE, text=True
-    )
-    run = tmp_path / "version_0"
-    while not ((run / "metrics.csv").exists() and (run / "checkpoints" / "model_checkpoint.pt").exists()):
-        assert first.poll() is None, "the training ended by itself"
-        time.sleep(0.1)
-    first.send_signal(signal.SIGINT)
-    output, _ = first.communicate(timeout=60)
-    assert first.returncode != 0
-    assert "continue with --resume" in output
+    argv = ["--epochs", "1000", "--batch_size", "150", "--log_dir", str(tmp_path / "all logs")]
+    run = tmp_path / "all logs" / "version_0"
+    checkpoint = run / "checkpoints" / "model_checkpoint.pt"
+    place = {"env": environment(), "cwd": tmp_path, "text": True,
+             "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}  # fmt: skip
+    with subprocess.Popen(command(repository, *argv), preexec_fn=interruptible, **place) as first:
+        try:
+            while not checkpoint.exists():
+                assert first.poll() is None, "the training ended by itself"
+                time.sleep(0.1)
+            output = interrupt(first)
+        finally:
+            first.kill()
+    assert first.returncode == 130
+    assert "Traceback" not in output
 
-    finished = len(rows_of(run))
-    again = subprocess.run(
-        command(repository, "--epochs", str(finished + 1), "--resume", *argv),
-        env=environment(), capture_output=True, text=True,
-    )  # fmt: skip
-    assert again.returncode == 0, again.stderr
-    assert [row["epoch"] for row in rows_of(run)] == [str(epoch) for epoch in range(1, finished + 2)]
+    saved = torch.load(checkpoint, weights_only=True)["epoch"]
+    assert f"interrupted, epoch {saved} is saved: continue with python " in output
+    more = ["--epochs", str(saved + 1)]
+    again = subprocess.run([*command_to_go_on(output), *more], **place)
+    assert again.returncode == 0, again.stdout
+    assert [row["epoch"] for row in rows_of(run)] == [str(epoch) for epoch in range(1, saved + 2)]

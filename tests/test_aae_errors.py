@@ -66,8 +66,12 @@ def test_values_that_make_no_sense(fails, tmp_path, flag, value):
 
 
 @pytest.mark.parametrize(
-    "argv", [["--z_dim", "two"], ["--dataset", "cats"], ["--precision", "8"], ["--strategy", "hope"], ["--colour"]]
-)
+    "argv",
+    [
+        ["--z_dim", "two"], ["--dataset", "cats"], ["--precision", "8"], ["--precision", "16-true"],
+        ["--strategy", "hope"], ["--colour"],
+    ],
+)  # fmt: skip
 def test_values_that_cannot_be_parsed(fails, argv):
     assert argv[0] in fails(*argv)
 
@@ -87,10 +91,24 @@ def test_no_mnist_and_no_network(part2, fails, tmp_path, monkeypatch):
 
     monkeypatch.setattr(part2.mnist.datasets, "MNIST", unreachable)
     error = fails("--data_dir", str(tmp_path / "data"), "--log_dir", str(tmp_path / "logs"))
-    for part in (str(tmp_path / "data" / "MNIST" / "raw"), "train-images-idx3-ubyte", "--data_dir", "--dataset digits"):
+    where = str(tmp_path / "data" / "MNIST" / "raw")
+    for part in (where, "train-images-idx3-ubyte", "the folder above MNIST/raw with --data_dir", "--dataset digits"):
         assert part in error
-    assert not list((tmp_path / "data").rglob("*ubyte*"))
+    assert not (tmp_path / "data").exists(), "no empty folders are left"
     assert not list((tmp_path / "logs").iterdir()), "no run was begun"
+
+
+@pytest.mark.parametrize("existing", ["data", "data/MNIST/raw", "data/MNIST/raw/mine"])
+def test_a_failed_download_leaves_the_folders_that_were_there(part2, tmp_path, monkeypatch, existing):
+    def unreachable(*args, **kwargs):
+        raise TimeoutError
+
+    monkeypatch.setattr(part2.mnist.datasets, "MNIST", unreachable)
+    (tmp_path / existing).mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(part2.inputs.NoDataError, match="the download failed: TimeoutError"):
+        part2.mnist.mnist(root=tmp_path / "data")
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_mnist_that_must_not_be_downloaded(part2, tmp_path):
@@ -124,7 +142,7 @@ def test_an_interrupted_download_leaves_nothing_half_done(part2, tmp_path, monke
     monkeypatch.setattr(part2.mnist.datasets, "MNIST", interrupted)
     with pytest.raises(part2.inputs.InputError, match="connection reset"):
         part2.mnist.mnist(root=tmp_path, download=True)
-    assert not list(tmp_path.rglob("*ubyte"))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("run", ["newest", "version_7", "/nowhere/at/all"])
@@ -214,13 +232,26 @@ def test_a_loss_that_is_not_finite(part2, tmp_path, monkeypatch, call, message):
 
     monkeypatch.setattr(part2.models.AdversarialAE, "get_loss_discriminator", spoil)
     args = Namespace(dataset="digits", batch_size=60, z_dim=2, epochs=3, log_dir=str(tmp_path))
-    with pytest.raises(part2.inputs.NotFiniteError, match=message):
+    with pytest.raises(part2.inputs.NotFiniteError, match=f"{message}.*the checkpoint of the epoch before it is kept"):
         part2.train.main(args)
     run = tmp_path / "version_0"
     checkpoint = torch.load(run / "checkpoints" / "model_checkpoint.pt", weights_only=True)
     assert checkpoint["epoch"] == 1
     assert all(weight.isfinite().all() for weight in checkpoint["state_dict"].values())
     assert len((run / "metrics.csv").read_text().splitlines()) == 2, "the header and the first epoch"
+
+
+def test_a_loss_that_is_not_finite_in_the_first_epoch(part2, fails, tmp_path, monkeypatch):
+    original = part2.models.AdversarialAE.get_loss_autoencoder
+
+    def spoilt(self, *args):
+        loss, values = original(self, *args)
+        return loss, {**values, "recon_loss": values["recon_loss"] * torch.nan}
+
+    monkeypatch.setattr(part2.models.AdversarialAE, "get_loss_autoencoder", spoilt)
+    error = fails(*SMALL, "--log_dir", str(tmp_path))
+    assert "in epoch 1, step 1 of the epoch" in error and "there is no checkpoint yet" in error and "kept" not in error
+    assert not list(tmp_path.rglob("*.pt"))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
 """Pictures of part 2: `generate.py`, and the grids that it shares with the training."""
 
+import os
+import shutil
+import time
 from argparse import Namespace
 
 import pytest
@@ -114,6 +117,60 @@ def test_originals_stand_above_their_reconstructions(part2, count, shape):
     grey = pictures[..., 9, 9].unflatten(0, (-1, 2))  # (pairs of rows, 2, columns)
     torch.testing.assert_close(grey[:, 0].flatten()[:count], levels / 2 + 0.5)
     torch.testing.assert_close(grey[:, 1].flatten()[:count], levels / 2 + 0.75)
+
+
+def test_the_newest_run_is_found_however_deep(part2, run, tmp_path, capsys):
+    """Runs of `make demo` have log folders of their own within the usual one."""
+    for name in ("old", "demo_2", "demo_1"):
+        shutil.copytree(run[0], tmp_path / name / "version_0")
+        os.utime(
+            tmp_path / name / "version_0" / "checkpoints" / "model_checkpoint.pt",
+            (time.time() + 60 * (name == "demo_2"),) * 2,
+        )
+    argv = ["--log_dir", str(tmp_path), "--pictures", "samples", "--num_samples", "1"]
+    assert part2.generate.main(argv) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "demo_2" / "version_0" / "generated" / "samples.png")
+
+
+@pytest.fixture
+def moved(run, tmp_path):
+    """Copy of a run that says that it was trained on MNIST, from a folder that is not there."""
+    folder = shutil.copytree(run[0], tmp_path / "run", ignore=shutil.ignore_patterns("generated"))
+    path = folder / "checkpoints" / "model_checkpoint.pt"
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["flags"].update(dataset="mnist", data_dir=str(tmp_path / "gone"))
+    torch.save(checkpoint, path)
+    return folder
+
+
+def error_of(part2, capsys, *argv: str) -> str:
+    """The one line of error of `generate.py`."""
+    assert part2.generate.main(list(argv)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("generate.py: error: ") and error.count("\n") == 1
+    return error
+
+
+def test_a_data_folder_for_a_run_on_the_digits(part2, run, capsys, tmp_path):
+    error = error_of(part2, capsys, "--checkpoint", str(run[0]), "--data_dir", str(tmp_path))
+    assert "trained on the built-in digits: leave the flag out" in error
+
+
+def test_the_run_s_data_folder_is_gone(part2, moved, capsys, tmp_path):
+    error = error_of(part2, capsys, "--checkpoint", str(moved))
+    assert str(tmp_path / "gone") in error and "with --data_dir" in error
+    assert not (moved / "generated").exists() and not (tmp_path / "gone").exists()
+    assert part2.generate.main(["--checkpoint", str(moved), "--pictures", "samples"]) == 0, "which need no data"
+
+
+def test_no_mnist_in_the_data_folder_given(part2, moved, capsys, tmp_path, monkeypatch):
+    def unreachable(*args, **kwargs):
+        raise RuntimeError("no route to host")
+
+    monkeypatch.setattr(part2.mnist.datasets, "MNIST", unreachable)
+    error = error_of(part2, capsys, "--checkpoint", str(moved), "--data_dir", str(tmp_path / "data"))
+    assert str(tmp_path / "data" / "MNIST" / "raw") in error and "with --data_dir" in error
+    assert "--dataset" not in error, "which generate.py does not have"
 
 
 def test_interpolation_runs_straight_from_one_digit_to_the_other(part2):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+
 from run_files import assert_equal, rows_of
 
 pytestmark = pytest.mark.own
@@ -93,7 +94,9 @@ def test_metrics_of_each_epoch(finished):
 
 def test_summary_says_what_was_obtained_with_what(finished):
     run, results = finished
-    summary = json.loads((run / "summary.json").read_text())
+    text = (run / "summary.json").read_text()
+    assert text.endswith("}\n")
+    summary = json.loads(text)
     assert results.items() <= summary.items()
     assert (summary["epochs"], summary["seed"], summary["flags"]["lambda_"]) == (2, 3, 0.9)
     assert len(summary["test_ks"]) == 2
@@ -215,11 +218,30 @@ def interrupt_in_epoch_3(part2, monkeypatch, args: Namespace) -> None:
             part2.train.main(args)
 
 
+@pytest.mark.parametrize(("call", "message"), [(1, "no checkpoint yet"), (2, "epoch 1 is saved: continue with ")])
+def test_an_epoch_counts_as_saved_when_its_checkpoint_is(part2, tmp_path, monkeypatch, caplog, call, message):
+    """The interruption comes after the row of an epoch is written and before its checkpoint is."""
+    original = part2.run_folder.write_checkpoint
+    calls = []
+
+    def interrupted(*args):
+        calls.append(args)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        original(*args)
+
+    monkeypatch.setattr(part2.run_folder, "write_checkpoint", interrupted)
+    with caplog.at_level("INFO"), pytest.raises(KeyboardInterrupt):
+        part2.train.main(flags(tmp_path))
+    assert message in caplog.text
+    assert len(rows_of(tmp_path / "version_0")) == call
+
+
 def test_what_was_not_given_is_taken_from_the_resumed_run(part2, tmp_path, monkeypatch):
     monkeypatch.setattr("logging.basicConfig", lambda **kwargs: None)
-    part2.train.main(flags(tmp_path, epochs=1))
+    part2.train.main(flags(tmp_path / "deeper", epochs=1))
     assert part2.train.cli(["--log_dir", str(tmp_path), "--resume", "--epochs", "2"]) == 0
-    assert [row["epoch"] for row in rows_of(tmp_path / "version_0")] == ["1", "2"]
+    assert [row["epoch"] for row in rows_of(tmp_path / "deeper" / "version_0")] == ["1", "2"]
 
 
 def test_resuming_a_finished_run_repeats_its_evaluation_alone(part2, tmp_path):

@@ -1,15 +1,16 @@
 """`train.py` as a process of its own: two devices, and an interruption in the middle of an epoch."""
 
-import csv
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+import torch
+
+from run_files import command_to_go_on, interrupt, interruptible, rows_of
 
 pytestmark = pytest.mark.own
 
@@ -25,11 +26,6 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
-def epochs_of(run: Path) -> list[str]:
-    with open(run / "metrics.csv", newline="") as file:
-        return [row["epoch"] for row in csv.DictReader(file)]
-
-
 def test_two_devices_share_each_epoch(repository, tmp_path):
     argv = ["--epochs", "1", "--batch_size", "225", "--devices", "2", "--strategy", "ddp", "--log_dir", str(tmp_path)]
     done = subprocess.run(command(repository, *argv), env=environment(), capture_output=True, text=True)
@@ -37,30 +33,31 @@ def test_two_devices_share_each_epoch(repository, tmp_path):
     (run,) = (tmp_path / "lightning_logs").iterdir()
     summary = json.loads((run / "summary.json").read_text())
     assert summary["num_devices"] == 2
-    with open(run / "metrics.csv", newline="") as file:
-        (row,) = csv.DictReader(file)
+    (row,) = rows_of(run)
     assert row["step"] == "3", "1,350 images in batches of 225 are six steps, three for each of two processes"
     assert 3 < float(row["train_bpd"]) < 4.5
 
 
+@pytest.mark.timeout(900)
 def test_an_interrupted_run_says_how_to_go_on_and_does(repository, tmp_path):
-    argv = ["--batch_size", "135", "--log_dir", str(tmp_path)]
-    first = subprocess.Popen(
-        command(repository, "--epochs", "1000", *argv), env=environment(), stdout=subprocess.PIPE, text=True
-    )
-    metrics = tmp_path / "lightning_logs" / "version_0" / "metrics.csv"
-    while not (metrics.exists() and len(epochs_of(metrics.parent)) >= 2):
-        assert first.poll() is None, "the training ended by itself"
-        time.sleep(0.1)
-    first.send_signal(signal.SIGINT)
-    output, _ = first.communicate(timeout=60)
-    assert first.returncode != 0
-    assert "continue with --resume" in output
+    argv = ["--epochs", "1000", "--batch_size", "135", "--log_dir", str(tmp_path / "all logs")]
+    run = tmp_path / "all logs" / "lightning_logs" / "version_0"
+    place = {"env": environment(), "cwd": tmp_path, "text": True,
+             "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}  # fmt: skip
+    with subprocess.Popen(command(repository, *argv), preexec_fn=interruptible, **place) as first:
+        try:
+            while not ((run / "metrics.csv").exists() and len(rows_of(run)) >= 2):
+                assert first.poll() is None, "the training ended by itself"
+                time.sleep(0.1)
+            output = interrupt(first)
+        finally:
+            first.kill()
+    assert first.returncode == 130
+    assert "Traceback" not in output
 
-    finished = len(epochs_of(metrics.parent))
-    again = subprocess.run(
-        command(repository, "--epochs", str(finished + 1), "--resume", *argv),
-        env=environment(), capture_output=True, text=True,
-    )  # fmt: skip
-    assert again.returncode == 0, again.stderr
-    assert epochs_of(metrics.parent) == [str(epoch) for epoch in range(1, finished + 2)]
+    saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] + 1
+    assert f"interrupted, epoch {saved} is saved: continue with python " in output
+    more = ["--epochs", str(saved + 1)]
+    again = subprocess.run([*command_to_go_on(output), *more], **place)
+    assert again.returncode == 0, again.stdout
+    assert [row["epoch"] for row in rows_of(run)] == [str(epoch) for epoch in range(1, saved + 2)]

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from conftest import write_idx
 
 pytestmark = pytest.mark.own
@@ -54,7 +55,10 @@ def test_values_that_make_no_sense(fails, tmp_path, flag, value):
     assert not (tmp_path / "logs").exists()
 
 
-@pytest.mark.parametrize("argv", [["--z_dim", "two"], ["--dataset", "cats"], ["--precision", "8"], ["--colour"]])
+@pytest.mark.parametrize(
+    "argv",
+    [["--z_dim", "two"], ["--dataset", "cats"], ["--precision", "8"], ["--precision", "16-true"], ["--colour"]],
+)
 def test_values_that_cannot_be_parsed(fails, argv):
     assert argv[0] in fails(*argv)
 
@@ -65,6 +69,13 @@ def test_more_devices_than_there_are(fails, tmp_path):
 
 def test_a_strategy_that_does_not_exist(fails, tmp_path):
     assert "--strategy" in fails(*SMALL, "--strategy", "hope", "--log_dir", str(tmp_path))
+
+
+@pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork", "ddp_notebook", "ddp_spawn_find_unused_parameters_true"])
+def test_a_strategy_whose_processes_cannot_hand_the_model_back(fails, tmp_path, strategy):
+    error = fails("--dataset", "digits", "--log_dir", str(tmp_path / "logs"), "--strategy", strategy)
+    assert f"--strategy {strategy} " in error and "give --strategy ddp" in error
+    assert not (tmp_path / "logs").exists()
 
 
 @pytest.mark.parametrize("folder", ["/proc/nowhere", "a file"])
@@ -82,10 +93,24 @@ def test_no_mnist_and_no_network(part1, fails, tmp_path, monkeypatch):
 
     monkeypatch.setattr(part1.mnist.datasets, "MNIST", unreachable)
     error = fails("--data_dir", str(tmp_path / "data"), "--log_dir", str(tmp_path / "logs"))
-    for part in (str(tmp_path / "data" / "MNIST" / "raw"), "train-images-idx3-ubyte", "--data_dir", "--dataset digits"):
+    where = str(tmp_path / "data" / "MNIST" / "raw")
+    for part in (where, "train-images-idx3-ubyte", "the folder above MNIST/raw with --data_dir", "--dataset digits"):
         assert part in error
-    assert not list((tmp_path / "data").rglob("*ubyte*"))
+    assert not (tmp_path / "data").exists(), "no empty folders are left"
     assert not (tmp_path / "logs" / "lightning_logs").exists()
+
+
+@pytest.mark.parametrize("existing", ["data", "data/MNIST/raw", "data/MNIST/raw/mine"])
+def test_a_failed_download_leaves_the_folders_that_were_there(part1, tmp_path, monkeypatch, existing):
+    def unreachable(*args, **kwargs):
+        raise TimeoutError
+
+    monkeypatch.setattr(part1.mnist.datasets, "MNIST", unreachable)
+    (tmp_path / existing).mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(part1.inputs.NoDataError, match="the download failed: TimeoutError"):
+        part1.mnist.mnist(root=tmp_path / "data")
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_mnist_that_must_not_be_downloaded(part1, tmp_path):
@@ -130,7 +155,7 @@ def test_an_interrupted_download_leaves_nothing_half_done(part1, tmp_path, monke
     monkeypatch.setattr(part1.mnist.datasets, "MNIST", interrupted)
     with pytest.raises(part1.inputs.InputError, match="connection reset"):
         part1.mnist.mnist(root=tmp_path, download=True)
-    assert not list(tmp_path.rglob("*ubyte"))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("run", ["newest", "version_7", "/nowhere/at/all"])
@@ -200,7 +225,7 @@ def test_a_loss_that_is_not_finite(part1, tmp_path, monkeypatch, batch_idx, mess
 
     monkeypatch.setattr(part1.train_pl.VAE, "on_train_batch_end", spoil)
     args = Namespace(dataset="digits", batch_size=300, num_filters=4, z_dim=2, epochs=3, log_dir=str(tmp_path))
-    with pytest.raises(part1.train_pl.NotFiniteError, match=message):
+    with pytest.raises(part1.train_pl.NotFiniteError, match=f"{message}.*checkpoints of the epochs before it are kept"):
         part1.train_pl.train_vae(args)
     run = tmp_path / "lightning_logs" / "version_0"
     for which in ("best", "last"):
@@ -208,3 +233,10 @@ def test_a_loss_that_is_not_finite(part1, tmp_path, monkeypatch, batch_idx, mess
         assert checkpoint["epoch"] == 0
         assert all(weight.isfinite().all() for weight in checkpoint["state_dict"].values())
     assert len((run / "metrics.csv").read_text().splitlines()) == 2, "the header and the first epoch"
+
+
+def test_a_loss_that_is_not_finite_in_the_first_epoch(part1, fails, tmp_path, monkeypatch):
+    monkeypatch.setattr(part1.train_pl, "KLD", lambda mean, log_std: mean.sum(dim=-1) * torch.nan)
+    error = fails(*SMALL, "--log_dir", str(tmp_path))
+    assert "in epoch 1, step 1 of the epoch" in error and "there is no checkpoint yet" in error and "kept" not in error
+    assert not list(tmp_path.rglob("*.ckpt"))

@@ -1,5 +1,8 @@
 """`generate.py`: pictures from a run's checkpoint."""
 
+import os
+import shutil
+import time
 from argparse import Namespace
 
 import pytest
@@ -62,6 +65,62 @@ def test_no_manifold_of_a_space_that_is_no_plane(part1, run, capsys):
     code = part1.generate.main(["--checkpoint", str(folder), "--pictures", "manifold"])
     assert code == (0 if z_dim == 2 else 2)
     assert ("needs a model with z_dim 2" in capsys.readouterr().err) == (z_dim != 2)
+
+
+def test_the_newest_run_is_found_however_deep(part1, run, tmp_path, capsys):
+    """Runs of `make demo` have log folders of their own within the usual one."""
+    for name in ("old", "demo_2", "demo_1"):
+        shutil.copytree(run[0], tmp_path / name / "lightning_logs" / "version_0")
+        os.utime(
+            tmp_path / name / "lightning_logs" / "version_0" / "checkpoints" / "best.ckpt",
+            (time.time() + 60 * (name == "demo_2"),) * 2,
+        )
+    argv = ["--log_dir", str(tmp_path), "--pictures", "samples", "--num_samples", "1"]
+    assert part1.generate.main(argv) == 0
+    assert capsys.readouterr().out.strip() == str(
+        tmp_path / "demo_2" / "lightning_logs" / "version_0" / "generated" / "samples.png"
+    )
+
+
+@pytest.fixture
+def moved(run, tmp_path):
+    """Copy of a run that says that it was trained on MNIST, from a folder that is not there."""
+    folder = shutil.copytree(run[0], tmp_path / "run", ignore=shutil.ignore_patterns("generated"))
+    path = folder / "checkpoints" / "best.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["flags"].update(dataset="mnist", data_dir=str(tmp_path / "gone"))
+    torch.save(checkpoint, path)
+    return folder
+
+
+def error_of(part1, capsys, *argv: str) -> str:
+    """The one line of error of `generate.py`."""
+    assert part1.generate.main(list(argv)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("generate.py: error: ") and error.count("\n") == 1
+    return error
+
+
+def test_a_data_folder_for_a_run_on_the_digits(part1, run, capsys, tmp_path):
+    error = error_of(part1, capsys, "--checkpoint", str(run[0]), "--data_dir", str(tmp_path))
+    assert "trained on the built-in digits: leave the flag out" in error
+
+
+def test_the_run_s_data_folder_is_gone(part1, moved, capsys, tmp_path):
+    error = error_of(part1, capsys, "--checkpoint", str(moved))
+    assert str(tmp_path / "gone") in error and "with --data_dir" in error
+    assert not (moved / "generated").exists() and not (tmp_path / "gone").exists()
+    assert part1.generate.main(["--checkpoint", str(moved), "--pictures", "samples"]) == 0, "which need no data"
+
+
+def test_no_mnist_in_the_data_folder_given(part1, moved, capsys, tmp_path, monkeypatch):
+    def unreachable(*args, **kwargs):
+        raise RuntimeError("no route to host")
+
+    monkeypatch.setattr(part1.mnist.datasets, "MNIST", unreachable)
+    error = error_of(part1, capsys, "--checkpoint", str(moved), "--data_dir", str(tmp_path / "data"))
+    assert str(tmp_path / "data" / "MNIST" / "raw") in error and "with --data_dir" in error
+    assert "--dataset" not in error, "which generate.py does not have"
 
 
 def test_interpolation_starts_and_ends_at_the_reconstructions(part1, run):

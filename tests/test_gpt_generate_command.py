@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_gpt import byte_pairs, chain_model, new_model
 from tokenizers import Tokenizer
+
+from tiny_gpt import byte_pairs, chain_model, new_model
 
 pytestmark = pytest.mark.own
 

@@ -17,6 +17,7 @@ import huggingface_hub
 import pytest
 import torch
 from huggingface_hub import constants
+
 from tiny_gpt import byte_pairs, new_model
 
 pytestmark = pytest.mark.own

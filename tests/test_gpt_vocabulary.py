@@ -4,9 +4,10 @@ import json
 import shutil
 
 import pytest
-from tiny_gpt import byte_pairs, new_model
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from tiny_gpt import byte_pairs, new_model
 
 pytestmark = pytest.mark.own
 

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 import yaml
@@ -78,6 +79,14 @@ def test_what_the_code_imports_is_required(repository):
             for name in {name.split(".")[0] for name in names} - own - sys.stdlib_module_names:
                 package = PACKAGES.get(name, name).lower()
                 assert BROUGHT_ALONG.get(package, package) in required, f"{file} imports {name}"
+
+
+def test_ruff_knows_the_repository_s_own_modules(repository):
+    """They are sorted below the packages, also where they are imported into another folder."""
+    settings = tomllib.loads((repository / "pyproject.toml").read_text())
+    files = [*repository.glob("part*/*.py"), *repository.glob("report/*.py"), *repository.glob("tests/*.py")]
+    own = {file.stem for file in files if not file.stem.startswith("test_")}
+    assert own == set(settings["tool"]["ruff"]["lint"]["isort"]["known-first-party"])
 
 
 def test_no_part_imports_torch_distributions(repository):
@@ -157,7 +166,7 @@ def definitions(file) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("part", ["part1", "part2"])
+@pytest.mark.parametrize("part", ["part1", "part2", "part3"])
 def test_commands_of_the_table_have_flags_that_exist(repository, request, part):
     modules = request.getfixturevalue(part)
     commands = [
@@ -170,6 +179,13 @@ def test_commands_of_the_table_have_flags_that_exist(repository, request, part):
         modules.inputs.build_parser().parse_args(command.split())
 
 
+def test_versions_in_the_readme_are_the_pinned_ones(repository):
+    """Another version of torch would be replaced, by one that brings the CUDA libraries."""
+    found = re.findall(r"\b([\w-]+)==([0-9.]+)", (repository / "README.md").read_text())
+    assert {package for package, _ in found} == {"torch", "torchvision"}
+    assert dict(found).items() <= pins(repository).items()
+
+
 def test_numbers_of_the_readme_are_those_of_the_results(repository):
     """A number that is a link to a summary's entry, `[0.51](report/results/vae_z20/summary.json#test_bpd)`."""
     links = re.findall(r"\[([0-9.,]+)\]\((report/results/[^)#]+)#(\w+)\)", (repository / "README.md").read_text())
@@ -179,7 +195,7 @@ def test_numbers_of_the_readme_are_those_of_the_results(repository):
         assert float(text.replace(",", "")) == round(value, decimals), f"{file} {key}: {value}"
 
 
-@pytest.mark.parametrize("readme", ["README.md", "part1/README.md", "part2/README.md"])
+@pytest.mark.parametrize("readme", ["README.md", "part1/README.md", "part2/README.md", "part3/README.md"])
 def test_paths_in_a_readme_exist(repository, readme):
     text = (repository / readme).read_text()
     folder = (repository / readme).parent

@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+
 from part_loader import Part
 
 pytestmark = pytest.mark.own

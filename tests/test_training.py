@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 from argparse import Namespace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+
 from run_files import assert_equal, rows_of
 
 pytestmark = pytest.mark.own
@@ -83,7 +85,9 @@ def test_metrics_are_means_over_the_epoch(finished):
 
 def test_summary_says_what_was_obtained_with_what(finished):
     run, result = finished
-    summary = json.loads((run / "summary.json").read_text())
+    text = (run / "summary.json").read_text()
+    assert text.endswith("}\n")
+    summary = json.loads(text)
     rows = rows_of(run)
     assert summary["test_bpd"] == result[0]["test_bpd"]
     assert summary["best_epoch"] == min((float(row["val_bpd"]), int(row["epoch"])) for row in rows)[1]
@@ -110,7 +114,7 @@ def test_tensorboard_has_the_tags(finished):
     tags = events.Tags()
     losses = ("reconstruction_loss", "regularization_loss", "ELBO", "bpd")
     expected = {f"{mode}_{loss}" for mode in ("train", "val") for loss in losses} | {"test_bpd"}
-    assert expected <= set(tags["scalars"])
+    assert expected <= set(tags["scalars"]) and "hp_metric" not in tags["scalars"]
     assert {"Samples", "Manifold", "bpd_curve", "codes"} <= set(tags["images"])
     for tag in ("train_bpd", "val_bpd"):
         assert [event.step for event in events.Scalars(tag)] == [1, 2], "the horizontal axis counts epochs"
@@ -208,18 +212,22 @@ def test_a_run_that_was_moved_keeps_its_best_checkpoint(part1, tmp_path):
 
 def test_what_was_not_given_is_taken_from_the_resumed_run(part1, tmp_path, monkeypatch):
     monkeypatch.setattr("logging.basicConfig", lambda **kwargs: None)
-    part1.train_pl.train_vae(flags(tmp_path, epochs=1))
+    part1.train_pl.train_vae(flags(tmp_path / "deeper", epochs=1))
     assert part1.train.main(["--log_dir", str(tmp_path), "--resume", "--epochs", "2"]) == 0
-    assert [row["epoch"] for row in rows_of(run_of(tmp_path))] == ["1", "2"]
+    assert [row["epoch"] for row in rows_of(run_of(tmp_path / "deeper"))] == ["1", "2"]
 
 
-def test_resuming_a_finished_run_repeats_its_evaluation_alone(part1, tmp_path):
+def test_resuming_a_finished_run_repeats_its_evaluation_alone(part1, tmp_path, caplog):
     part1.train_pl.train_vae(flags(tmp_path))
     run = run_of(tmp_path)
     weights, metrics = checkpoint_of(run)["state_dict"], (run / "metrics.csv").read_bytes()
     (run / "summary.json").unlink()
-    part1.train_pl.train_vae(flags(tmp_path, resume=run.name))
-    assert (run / "summary.json").exists()
+    with caplog.at_level("INFO"):
+        part1.train_pl.train_vae(flags(tmp_path, resume=run.name, importance_samples=2))
+    summary = json.loads((run / "summary.json").read_text())
+    scores = summary["test_bpd"], summary["best_epoch"], summary["test_importance_weighted_bpd"]
+    message = "test: %.4f bpd (best epoch %d of 2); importance-weighted with 2 samples %.4f bpd; pictures and numbers"
+    assert message % scores in caplog.text
     assert (run / "metrics.csv").read_bytes() == metrics
     assert_equal(checkpoint_of(run)["state_dict"], weights)
 
@@ -243,3 +251,36 @@ def test_precisions(part1, tmp_path, precision):
     (result,) = part1.train_pl.train_vae(flags(tmp_path, precision=precision, importance_samples=1))
     assert 2 < result["test_bpd"] < 4.5
     assert (run_of(tmp_path) / "vae_manifold.png").exists()
+
+
+@pytest.mark.parametrize(("call", "message"), [(1, "no checkpoint yet"), (2, "epoch 1 is saved: continue with ")])
+def test_an_epoch_counts_as_saved_when_its_checkpoint_is(part1, tmp_path, monkeypatch, caplog, call, message):
+    """The interruption comes after the row of an epoch is written and before its checkpoint is."""
+    original = part1.run_folder.BestAndLast._save_topk_checkpoint
+    calls = []
+
+    def interrupted(self, *args):
+        calls.append(args)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        original(self, *args)
+
+    monkeypatch.setattr(part1.run_folder.BestAndLast, "_save_topk_checkpoint", interrupted)
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        with caplog.at_level("INFO"), pytest.raises(KeyboardInterrupt):
+            part1.train_pl.train_vae(flags(tmp_path))
+    finally:
+        signal.signal(signal.SIGINT, handler)  # which Lightning ignores after an interruption
+    assert message in caplog.text
+    assert len(rows_of(run_of(tmp_path))) == call
+
+
+def test_an_interruption_of_the_last_evaluation_says_how_to_go_on(part1, tmp_path, monkeypatch, caplog):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(part1.train_pl, "importance_weighted_bound", interrupted)
+    with caplog.at_level("INFO"), pytest.raises(KeyboardInterrupt):
+        part1.train_pl.train_vae(flags(tmp_path, epochs=1, importance_samples=1))
+    assert "epoch 1 is saved: continue with " in caplog.text

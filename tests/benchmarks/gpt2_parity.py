@@ -1,0 +1,101 @@
+"""Compares part 3 with transformers on a full GPT-2 of 124 million random weights, and writes
+`report/results/gpt2_parity.json`.
+
+The model is made and saved by transformers, so that nothing is downloaded: `python tests/benchmarks/gpt2_parity.py`.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+import torch
+import transformers
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY / "part3"))
+SAMPLE = "Grüße, 世界! naïve cafe\u0301 🙂👩‍🚀\n\n  tabs\tand  spaces 3.14159 don't WE'LL <|endoftext|>end"
+
+LOAD = """
+import resource, sys, json
+sys.path.insert(0, sys.argv[1])
+import torch, safetensors.torch, pretrained
+from gpt import GPT
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+model = GPT.from_pretrained(sys.argv[2])
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps({"before": before * 1024, "after": after * 1024}))
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, default=REPOSITORY / "report" / "results" / "gpt2_parity.json")
+    args = parser.parse_args()
+    from gpt import GPT
+
+    begin = time.perf_counter()
+    torch.manual_seed(args.seed)
+    theirs = transformers.GPT2LMHeadModel(transformers.GPT2Config()).eval()
+    with tempfile.TemporaryDirectory() as folder:
+        theirs.save_pretrained(folder)
+        size = Path(folder, "model.safetensors").stat().st_size
+        load = [sys.executable, "-c", LOAD, str(REPOSITORY / "part3"), folder]
+        peak = json.loads(subprocess.run(load, capture_output=True, text=True, check=True).stdout)
+        start = time.perf_counter()
+        ours = GPT.from_pretrained(folder)
+        load_seconds = time.perf_counter() - start
+
+    idx = torch.randint(50257, (1, 1024))
+    prompt = torch.randint(50257, (2, 17))
+    with torch.no_grad():
+        a, b = theirs(idx).logits, ours(idx)
+        greedy = theirs.generate(prompt, max_new_tokens=100, do_sample=False, pad_token_id=50256, eos_token_id=None)
+        found = ours.generate(prompt, 100)
+    result = {
+        "parameters": sum(p.numel() for p in ours.parameters()),
+        "logits_compared": a.numel(),
+        "largest_logit": a.abs().max().item(),
+        "largest_difference_of_logits": (a - b).abs().max().item(),
+        "greedy_tokens": 2 * 100,
+        "greedy_tokens_equal": int((greedy == found)[:, 17:].sum()),
+        "weights_bytes": size,
+        "peak_memory_of_loading_over_weights": round((peak["after"] - peak["before"]) / size, 3),
+        "load_seconds": round(load_seconds, 2),
+        **compare_tokens(),
+        "seed": args.seed,
+        "seconds": round(time.perf_counter() - begin, 1),
+        "device": f"{platform.machine()} (cpu, {torch.get_num_threads()} threads)",
+        "versions": {name: metadata.version(name) for name in ("torch", "transformers", "safetensors", "tokenizers")},
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    args.output.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result, indent=2))
+    return 0
+
+
+def compare_tokens() -> dict:
+    """Ids of a Unicode sample, with GPT-2's tokenizer in `$DATA_DIR/gpt2`."""
+    from vocabulary import read_vocabulary
+
+    folder = Path(os.environ.get("DATA_DIR", REPOSITORY / "data"), "gpt2")
+    if not (folder / "tokenizer.json").is_file():
+        return {"tokens_compared": 0}
+    theirs = transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json")).encode(SAMPLE)
+    vocabulary = read_vocabulary(folder)
+    ours = vocabulary.encode(SAMPLE)
+    return {"tokens_compared": len(theirs), "tokens_equal": ours == theirs,
+            "text_restored": vocabulary.decode(ours) == SAMPLE}  # fmt: skip
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

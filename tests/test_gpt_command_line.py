@@ -1,0 +1,161 @@
+"""Part 3's `train.py` at the command line: help, errors, two devices, and an interruption."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from run_files import rows_of
+
+pytestmark = pytest.mark.own
+
+TEXT = "".join(f"{i} and {i * i % 17} make {(i + i * i) % 17}.\n" for i in range(120))
+
+
+@pytest.fixture
+def text_file(tmp_path) -> Path:
+    (tmp_path / "sums.txt").write_text(TEXT)
+    return tmp_path / "sums.txt"
+
+
+def small(text_file: Path, *argv: str) -> list[str]:
+    return ["--txt_file", str(text_file), "--model_type", "gpt-nano", "--block_size", "13", "--seed", "3",
+            "--log_dir", str(text_file.parent / "logs"), *argv]  # fmt: skip
+
+
+def command(repository: Path, *argv: str) -> list[str]:
+    return [sys.executable, str(repository / "part3" / "train.py"), *argv]
+
+
+def environment() -> dict[str, str]:
+    """One thread for each process, as two of them share the machine."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+@pytest.mark.parametrize("script", ["train", "generate", "export"])
+def test_help_answers_without_importing_torch(repository, script):
+    code = (
+        "import sys; sys.path.insert(0, 'part3')\n"
+        f"import {script}\n"
+        f"try: {script}.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "usage: " in done.stdout and "--log_dir" in done.stdout
+
+
+def test_the_course_s_flags_have_their_defaults(part3):
+    flags = vars(part3.inputs.build_parser().parse_args([]))
+    defaults = {
+        "model_type": "gpt-mini", "block_size": 128, "use_pretrained": None, "train_batch_size": 128,
+        "generate_batch_size": 5, "generate_every_n_steps": 1000, "learning_rate": 5e-4, "weight_decay": 0.1,
+        "betas": (0.9, 0.95), "num_epochs": 100, "clip_grad_norm": 1.0, "log_dir": "./logs", "seed": 0,
+        "progress_bar": False,
+    }  # fmt: skip
+    assert {name: flags[name] for name in defaults} == defaults
+    assert flags["txt_file"] and flags["num_workers"] == 0
+
+
+def refused(part3, capsys, argv: list[str]) -> str:
+    """The one line of a command that cannot be carried out."""
+    try:
+        code = part3.train.main(argv)
+    except SystemExit as stop:  # what argparse does
+        code = stop.code
+    assert code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("train.py: error: ") and error.count("\n") == 1
+    return error
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--block_size", "0"], "--block_size must be a whole number of at least 1, not 0"),
+        (["--max_steps", "0"], "--max_steps must be a whole number of at least 1, not 0"),
+        (["--learning_rate", "nan"], "--learning_rate must be a positive number, not nan"),
+        (["--betas", "0.9", "1"], "--betas must be two numbers of at least 0 and below 1"),
+        (["--min_learning_rate", "1"], "--min_learning_rate 1.0 must not be above --learning_rate 0.0005"),
+        (["--clip_grad_norm", "-1"], "--clip_grad_norm must be a number of at least 0, not -1.0"),
+        (["--model_type", "gpt-huge"], "invalid choice: 'gpt-huge'"),
+        (["--use_pretrained"], "there are no published weights for --model_type gpt-nano: choose one of gpt2, "),
+        (["--use_pretrained", "/no/such/folder"], "/no/such/folder is neither a folder nor one of gpt2"),
+        (["--devices", "999"], "--devices 999 was given, but this machine has"),
+        (["--seed", "-1"], "--seed must be a whole number of at least 0, not -1"),
+        (["--block_size", "400"], "is too short for windows of 400"),
+        (["--train_batch_size", "5000"], "fewer than a batch of 5000: take a longer text, or lower --train_batch_size"),
+        (["--txt_file", "/no/such/text"], "cannot read /no/such/text (No such file or directory)"),
+        (["--resume", "version_7"], "version_7 is no run with a checkpoint"),
+        (["--resume"], "has a checkpoint yet: train one first"),
+    ],
+)
+def test_what_cannot_be_used_is_one_sentence(part3, text_file, capsys, argv, message):
+    assert message in refused(part3, capsys, small(text_file, *argv))
+    assert not list(text_file.parent.rglob("version_*")), "no folder of a run that never began"
+
+
+def test_a_log_folder_that_cannot_be_written(part3, text_file, capsys):
+    (text_file.parent / "logs").write_text("a file")
+    assert "give another --log_dir" in refused(part3, capsys, small(text_file))
+
+
+def test_foreign_and_damaged_checkpoints(part3, text_file, capsys):
+    foreign, damaged = text_file.parent / "foreign.ckpt", text_file.parent / "damaged.ckpt"
+    torch.save({"state_dict": {}}, foreign)
+    damaged.write_bytes(foreign.read_bytes()[:100])
+    assert "is not a checkpoint of this GPT" in refused(part3, capsys, small(text_file, "--resume", str(foreign)))
+    assert "is damaged or no checkpoint" in refused(part3, capsys, small(text_file, "--resume", str(damaged)))
+
+
+def test_a_run_cannot_be_resumed_as_another_one_nor_when_it_is_done(part3, text_file, capsys):
+    argv = ["--train_batch_size", "5", "--max_steps", "2"]
+    assert part3.train.main(small(text_file, *argv)) == 0
+    assert "--train_batch_size 6 was given, but the run to resume was started with --train_batch_size 5" in refused(
+        part3, capsys, small(text_file, "--resume", "--train_batch_size", "6", "--max_steps", "4")
+    )
+    assert "the run already has 2 steps: raise --max_steps" in refused(part3, capsys, small(text_file, "--resume"))
+
+
+def test_two_devices_take_together_the_batches_of_one(repository, text_file):
+    """The losses differ by dropout and rounding alone, since both see the same windows."""
+    losses = []
+    for devices, batch_size in ((1, 64), (2, 32)):
+        logs = text_file.parent / str(devices)
+        argv = ["--train_batch_size", str(batch_size), "--max_steps", "3", "--devices", str(devices)]
+        done = subprocess.run(
+            command(repository, *small(text_file, *argv, "--log_dir", str(logs))),
+            env=environment(), capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        run = logs / "lightning_logs" / "version_0"
+        summary = json.loads((run / "summary.json").read_text())
+        assert (summary["num_devices"], summary["steps"], summary["tokens"]) == (devices, 3, 3 * 64 * 13)
+        losses.append((summary["train_loss"], summary["val_loss"]))
+    assert losses[0] == pytest.approx(losses[1], rel=0.01)
+
+
+def test_an_interrupted_run_says_how_to_go_on_and_does(repository, text_file):
+    argv = small(text_file, "--train_batch_size", "5", "--val_every_n_steps", "2")
+    first = subprocess.Popen(command(repository, *argv), env=environment(), stdout=subprocess.PIPE, text=True)
+    run = text_file.parent / "logs" / "lightning_logs" / "version_0"
+    while not ((run / "metrics.csv").exists() and (run / "checkpoints" / "last.ckpt").exists()):
+        assert first.poll() is None, "the training ended by itself"
+        time.sleep(0.1)
+    first.send_signal(signal.SIGINT)
+    output, _ = first.communicate(timeout=240)
+    assert first.returncode != 0
+    kept = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    assert f"{kept} steps are kept; continue with: python train.py --resume {run}" in output
+
+    again = command(repository, "--resume", str(run), "--max_steps", str(kept + 1))
+    done = subprocess.run(again, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert rows_of(run)[-1]["step"] == str(kept + 1)

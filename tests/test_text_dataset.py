@@ -1,0 +1,201 @@
+"""Text as windows of characters: what an item is, how batches are drawn, and where the texts come from."""
+
+import functools
+import http.server
+import threading
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+TEXT = "to be, or not to be: that is the question"
+
+
+@pytest.fixture
+def text_file(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    return path
+
+
+def test_an_item_is_a_window_and_the_same_one_character_later(part3, text_file):
+    dataset = part3.dataset.TextDataset(None, str(text_file), block_size=7)
+    assert len(dataset) == len(TEXT) - 7
+    assert dataset.vocab_size == len(set(TEXT))
+    for i in (0, 5, len(dataset) - 1):
+        x, y = dataset[i]
+        assert x.shape == y.shape == (7,) and x.dtype == y.dtype == torch.long
+        assert "".join(dataset.index_to_string[int(token)] for token in x) == TEXT[i : i + 7]
+        assert "".join(dataset.index_to_string[int(token)] for token in y) == TEXT[i + 1 : i + 8]
+
+
+def test_characters_are_numbered_in_sorted_order(part3, text_file):
+    dataset = part3.dataset.TextDataset(None, str(text_file), block_size=7)
+    assert [dataset.string_to_index[character] for character in sorted(set(TEXT))] == list(range(len(set(TEXT))))
+    assert all(dataset.index_to_string[i] == character for character, i in dataset.string_to_index.items())
+
+
+@pytest.mark.own
+def test_a_batch_is_made_of_its_items(part3, text_file):
+    dataset = part3.dataset.TextDataset(None, str(text_file), block_size=7)
+    x, y = dataset.__getitems__([3, 0, 11])
+    for row, i in enumerate((3, 0, 11)):
+        assert torch.equal(x[row], dataset[i][0]) and torch.equal(y[row], dataset[i][1])
+    with pytest.raises(IndexError):
+        dataset[len(dataset)]
+
+
+@pytest.mark.own
+def test_the_last_tenth_is_for_validation(part3):
+    train, val = part3.dataset.split("x" * 90 + "y" * 10)
+    assert train == "x" * 90 and val == "y" * 10
+
+
+@pytest.mark.own
+def test_validation_predicts_each_character_once(part3):
+    """41 characters in windows of 7 leave the targets 1 to 35."""
+    dataset = part3.dataset.TextDataset(None, None, 7, text=TEXT)
+    targets = torch.cat([y.flatten() for _, y in part3.dataset.val_loader(dataset, batch_size=2)])
+    assert torch.equal(targets, dataset.data[1:36].long())
+
+
+# -------------------------------------------------------------------------------------------- the order of steps
+
+
+@pytest.mark.own
+def test_an_epoch_takes_each_window_once_and_the_next_one_in_another_order(part3):
+    steps = list(part3.dataset.Batches(30, 5, 0, 12, seed=3))
+    assert [len(step) for step in steps] == [5] * 12
+    first, second = torch.cat(steps[:6]), torch.cat(steps[6:])
+    assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(30))
+    assert not torch.equal(first, second)
+    other = torch.cat(list(part3.dataset.Batches(30, 5, 0, 6, seed=4)))
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.own
+def test_steps_from_the_middle_are_those_of_the_whole(part3):
+    whole = list(part3.dataset.Batches(31, 5, 0, 15, seed=3))
+    for first, count in ((0, 4), (4, 1), (5, 3), (8, 7)):
+        piece = list(part3.dataset.Batches(31, 5, first, count, seed=3))
+        assert torch.equal(torch.stack(piece), torch.stack(whole[first : first + count]))
+
+
+@pytest.mark.own
+def test_processes_share_each_step(part3):
+    """Two processes with batches of 3 take together what one with batches of 6 does."""
+    one = list(part3.dataset.Batches(31, 6, 0, 9, seed=3))
+    two = [list(part3.dataset.Batches(31, 3, 0, 9, seed=3, rank=rank, world_size=2)) for rank in (0, 1)]
+    assert torch.equal(torch.stack(one), torch.stack([torch.cat(pair) for pair in zip(*two, strict=True)]))
+
+
+@pytest.mark.own
+def test_workers_load_the_same_batches(part3):
+    dataset = part3.dataset.TextDataset(None, None, 7, text=TEXT)
+    batches = part3.dataset.Batches(len(dataset), 4, 2, 5, seed=1)
+    found = [
+        torch.cat([torch.stack(batch) for batch in part3.dataset.train_loader(dataset, batches, n)]) for n in (0, 2)
+    ]
+    assert torch.equal(*found)
+    assert isinstance(part3.dataset.train_loader(dataset, batches), DataLoader)
+
+
+@pytest.mark.own
+def test_too_little_text_is_an_error_that_says_what_to_do(part3):
+    with pytest.raises(
+        part3.inputs.InputError, match=r"a text of 41 tokens is too short for windows of 41: .*block_size"
+    ):
+        part3.dataset.TextDataset(None, None, 41, text=TEXT)
+    with pytest.raises(part3.inputs.InputError, match="has 34 windows for training, fewer than a batch of 35"):
+        part3.dataset.steps_per_epoch(34, 35)
+
+
+# ----------------------------------------------------------------------------------------- where texts come from
+
+
+@pytest.mark.own
+def test_pydoc_needs_no_file(part3, tmp_path):
+    text = part3.dataset.load_text("pydoc", tmp_path)
+    assert len(text) > 100_000 and "lambda" in text
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.own
+def test_a_byte_order_mark_is_no_character(part3, tmp_path):
+    (tmp_path / "t.txt").write_bytes("\ufefftales of Ääß".encode())
+    assert part3.dataset.load_text(str(tmp_path / "t.txt"), tmp_path) == "tales of Ääß"
+
+
+@pytest.mark.own
+def test_tiny_shakespeare_is_taken_from_the_data_folder(part3, gpt2_tokenizer_dir):
+    text = part3.dataset.load_text("tiny_shakespeare", gpt2_tokenizer_dir.parent)
+    assert text.startswith("First Citizen:\nBefore we proceed any further, hear me speak.")
+    assert len(set(text)) == 65
+
+
+@pytest.mark.own
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "cannot read .*t.txt .No such file"), (b"", "t.txt is empty"), (b"\xff\xfe\x00", "is no text in UTF-8")],
+)
+def test_a_file_that_is_no_text(part3, tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "t.txt").write_bytes(content)
+    with pytest.raises(part3.inputs.InputError, match=message):
+        part3.dataset.load_text(str(tmp_path / "t.txt"), tmp_path)
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves one content for every path."""
+
+    def __init__(self, content: bytes | None):
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(200 if content is not None else 404)
+                self.end_headers()
+                self.wfile.write(content or b"")
+
+            def log_message(self, *args):
+                pass
+
+        super().__init__(("127.0.0.1", 0), Handler)
+        threading.Thread(target=functools.partial(self.serve_forever, poll_interval=0.01), daemon=True).start()
+
+    def __enter__(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/input.txt"
+
+    def __exit__(self, *error) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+@pytest.mark.own
+def test_tiny_shakespeare_is_downloaded_and_verified(part3, tmp_path, gpt2_tokenizer_dir):
+    content = (gpt2_tokenizer_dir.parent / "text" / "tiny_shakespeare.txt").read_bytes().rstrip(b"\n") + b"\n"
+    path = tmp_path / "text" / "tiny_shakespeare.txt"
+    with Server(content) as url:
+        assert part3.dataset.tiny_shakespeare(path, url) == path
+    assert path.read_bytes() == content
+    assert part3.dataset.tiny_shakespeare(path, "http://127.0.0.1:9/not-asked") == path, "kept for the next time"
+
+
+@pytest.mark.own
+def test_another_text_is_not_taken_for_tiny_shakespeare(part3, tmp_path):
+    path = tmp_path / "text" / "tiny_shakespeare.txt"
+    with Server(b"something else") as url, pytest.raises(part3.inputs.InputError, match="is not the text"):
+        part3.dataset.tiny_shakespeare(path, url)
+    assert not path.exists()
+    path.parent.mkdir(parents=True)
+    path.write_text("something else")
+    with pytest.raises(part3.inputs.InputError, match="is not the text that goes by this name: remove it"):
+        part3.dataset.tiny_shakespeare(path)
+
+
+@pytest.mark.own
+def test_without_a_network_the_error_names_the_way_without_one(part3, tmp_path):
+    path = tmp_path / "text" / "tiny_shakespeare.txt"
+    with Server(None) as url, pytest.raises(part3.inputs.InputError, match=r"cannot be downloaded .*Not Found"):
+        part3.dataset.tiny_shakespeare(path, url)
+    with pytest.raises(part3.inputs.InputError, match=r"Connection refused.*--txt_file pydoc"):
+        part3.dataset.tiny_shakespeare(path, "http://127.0.0.1:9/")
+    assert not list(tmp_path.rglob("*.txt"))
