@@ -156,7 +156,7 @@ def test_transformers_loads_a_model_that_was_trained_here(part3, tmp_path, chang
     with torch.no_grad():
         torch.testing.assert_close(theirs.eval()(tokens).logits, model.eval()(tokens), rtol=0, atol=2e-5)
     tied = theirs.lm_head.weight is theirs.transformer.wte.weight
-    assert tied == changes.get("tie_weights", False)
+    assert tied == theirs.config.tie_word_embeddings == changes.get("tie_weights", False)
     assert theirs.config.resid_pdrop == changes.get("resid_pdrop", 0.1)
     assert theirs.config.bos_token_id is None and theirs.config.eos_token_id is None, "none among 37 tokens"
 

@@ -115,7 +115,7 @@ def test_characters_are_numbered_in_sorted_order(part3):
 
 
 def test_a_text_begins_after_a_line_break_where_there_is_one(part3):
-    assert part3.vocabulary.Characters.of("b\na").beginning == "\n"
+    assert part3.vocabulary.Characters.of("b\n\ta").beginning == "\n"
     assert part3.vocabulary.Characters.of("cab").beginning == "a"
 
 
@@ -143,6 +143,11 @@ def test_characters_are_read_back_by_other_libraries(part3, tmp_path, name):
 
     again = part3.vocabulary.read_vocabulary(tmp_path)
     assert (type(again).__name__, again.characters) == ("Characters", ours.characters)
+
+
+def test_characters_in_another_order_keep_it(part3, tmp_path):
+    (tmp_path / "tokenizer.json").write_text(part3.vocabulary.Characters("cab").to_json())
+    assert part3.vocabulary.read_vocabulary(tmp_path).encode("abc") == [1, 2, 0]
 
 
 def test_the_state_of_characters(part3):
