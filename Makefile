@@ -11,7 +11,7 @@ ARGS ?=
 LOGS ?= part1/VAE_logs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format grade train-part1 train-part2 train-part3 reproduce tensorboard clean
+.PHONY: help demo test lint format grade train-part1 train-part2 train-part3 reproduce report tensorboard clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,10 @@ train-part3: $(VENV)/.installed ## train a GPT on Shakespeare; ARGS="--max_steps
 
 reproduce: $(VENV)/.installed ## repeat the runs whose numbers stand in the README (DATA_DIR: where MNIST is)
 	$(BIN)/python report/reproduce.py $(ARGS)
+
+report: $(VENV)/.installed-tests ## set report/report.pdf from the results of those runs
+	$(BIN)/python -c "import typst; typst.compile('report/report.typ', output='report/report.pdf')"
+	@echo report/report.pdf
 
 tensorboard: $(VENV)/.installed ## show the runs in LOGS (default part1/VAE_logs) at http://localhost:6006
 	$(BIN)/tensorboard --logdir $(LOGS)

@@ -1,0 +1,86 @@
+"""Measures time and memory of one attention layer of GPT-2's shape against the length of its input, written out and
+fused, and writes `report/results/attention_cost.json`: `python tests/benchmarks/attention_cost.py`. Linux only.
+"""
+
+import argparse
+import json
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import time
+from argparse import Namespace
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+LENGTHS = (128, 256, 512, 1024, 2048, 4096)
+WAYS = ("written_out", "fused")
+
+
+def memory(name: str) -> int:
+    """Bytes of this process, of which VmRSS are resident now and VmHWM were at most."""
+    return 1024 * int(re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
+
+
+def measure(length: int, way: str, rounds: int, seed: int) -> dict:
+    """Median seconds and peak memory of a forward and a backward pass. In a process of its own, since memory that was
+    freed is not always given back."""
+    sys.path.insert(0, str(REPOSITORY / "part3"))
+    import torch
+    from gpt import CausalSelfAttention
+
+    torch.manual_seed(seed)
+    config = Namespace(n_embd=768, n_head=12, attn_pdrop=0.0, resid_pdrop=0.0, block_size=length,
+                       fused_attention=way == "fused")  # fmt: skip
+    layer = CausalSelfAttention(config)
+    seconds, peaks = [], []
+    for _ in range(rounds + 1):
+        x = torch.randn(1, length, 768, requires_grad=True)
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        before, start = memory("VmRSS"), time.perf_counter()
+        layer(x).sum().backward()
+        seconds.append(time.perf_counter() - start)
+        peaks.append(memory("VmHWM") - before)
+        layer.zero_grad()
+    # The first pass also sets up what PyTorch needs, so it has no part in the time; but only it must get its memory.
+    return {"length": length, "way": way, "ms": round(1000 * statistics.median(seconds[1:]), 3),
+            "peak_mib": round(peaks[0] / 2**20, 2)}  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, default=REPOSITORY / "report" / "results" / "attention_cost.json")
+    parser.add_argument("--one", nargs=2, metavar=("LENGTH", "WAY"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        print(json.dumps(measure(int(args.one[0]), args.one[1], args.rounds, args.seed)))
+        return 0
+    begin, rows = time.perf_counter(), []
+    for length in LENGTHS:
+        for way in WAYS:
+            command = [sys.executable, __file__, "--one", str(length), way, "--rounds", str(args.rounds)]
+            done = subprocess.run([*command, "--seed", str(args.seed)], capture_output=True, text=True, check=True)
+            rows.append(json.loads(done.stdout))
+            print("{length:5d} positions, {way:11s}: {ms:9.2f} ms, {peak_mib:8.1f} MiB".format(**rows[-1]))
+    result = {
+        "layer": "12 heads of 64 channels, one sequence, forward and backward, float32",
+        "rows": rows,
+        "rounds": args.rounds,
+        "seed": args.seed,
+        "seconds": round(time.perf_counter() - begin, 1),
+        "device": f"{platform.machine()} (cpu)",
+        "versions": {"torch": metadata.version("torch")},
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    args.output.write_text(json.dumps(result, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
