@@ -30,6 +30,7 @@ def measure(length: int, way: str, rounds: int, seed: int) -> dict:
     freed is not always given back."""
     sys.path.insert(0, str(REPOSITORY / "part3"))
     import torch
+
     from gpt import CausalSelfAttention
 
     torch.manual_seed(seed)
