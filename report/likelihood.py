@@ -1,0 +1,165 @@
+"""How well log p(x) of test images is estimated with samples from the prior and from the encoder (question 1.2), and,
+for two latent dimensions, where the gap of the ELBO is (questions 1.3 and 1.4).
+
+Writes `report/results/likelihood_z{z_dim}.json` for a trained VAE of part 1:
+`python report/likelihood.py --checkpoint part1/VAE_logs/vae_z2/lightning_logs/version_0 --data_dir DATA`
+"""
+
+import argparse
+import json
+import math
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY / "part1"))
+SAMPLES = (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000)
+
+
+@torch.no_grad()
+def log_likelihoods(decoder, z: Tensor, images: Tensor, batch_size: int = 500) -> Tensor:
+    """log p(x_n | z_l) in nats for all pairs, by one matrix product of log probabilities and one-hot pixels.
+
+    Args:
+        decoder: maps [B, D] to logits [B, 16, 28, 28].
+        z: [L, D].
+        images: long [N, 1, 28, 28] with values 0 .. 15.
+        batch_size: latent vectors that are decoded at once.
+
+    Returns:
+        [L, N].
+    """
+    pixels = F.one_hot(images.flatten(start_dim=1), 16).transpose(1, 2).flatten(start_dim=1).to(z)  # (N, 16*784)
+    rows = [decoder(piece).log_softmax(dim=1).flatten(start_dim=1) @ pixels.T for piece in z.split(batch_size)]
+    return torch.cat(rows)
+
+
+def log_mean_of_first(log_weights: Tensor, counts: tuple[int, ...]) -> Tensor:
+    """log of the mean of the first L weights for each L in counts: [len(counts), N] of [max(counts), N]."""
+    return torch.stack([log_weights[:count].logsumexp(dim=0) - math.log(count) for count in counts])
+
+
+def from_prior(model, images: Tensor, counts: tuple[int, ...]) -> Tensor:
+    """Estimates of log p(x) with L samples from the prior (eq. 8 of the assignment), [len(counts), N]."""
+    z = torch.randn(max(counts), model.hparams.z_dim)
+    return log_mean_of_first(log_likelihoods(model.decoder, z, images).double(), counts)
+
+
+def from_encoder(model, images: Tensor, counts: tuple[int, ...]) -> Tensor:
+    """Estimates of log p(x) with L samples from q(z|x), weighted by p(z) / q(z|x), [len(counts), N]."""
+    from evaluation import log_importance_weights
+
+    pieces, left = [], max(counts)
+    while left:
+        pieces.append(log_importance_weights(model, images, min(left, max(1, 1000 // len(images)))).double())
+        left -= len(pieces[-1])
+    return log_mean_of_first(torch.cat(pieces), counts)
+
+
+@torch.no_grad()
+def gaps(model, images: Tensor, largest: float = 5.0, points: int = 401) -> list[dict[str, float]]:
+    """log p(x), ELBO and KL(q(z|x) || p(z|x)) in nats of each image, for two latent dimensions.
+
+    log p(x) is the integral of p(x|z) p(z), and the divergence that of q log(q / p(z|x)), both over a regular grid on
+    the square from -largest to largest. The ELBO comes without that grid: its KL term in closed form, its expectation
+    by Gauss-Hermite quadrature.
+    """
+    from utils import KLD
+
+    axis = torch.linspace(-largest, largest, points)
+    z = torch.cartesian_prod(axis, axis)  # (P, 2)
+    log_cell = 2 * math.log(2 * largest / (points - 1))
+    log_prior = -0.5 * z.double().square().sum(dim=1) - math.log(2 * math.pi)  # (P)
+    joint = log_likelihoods(model.decoder, z, images).double() + log_prior[:, None]  # (P, N)
+    log_px = joint.logsumexp(dim=0) + log_cell  # (N)
+    mean, log_std = model.encoder(images)
+    nodes, weights = hermite(20)
+    rows = []
+    for n in range(len(images)):
+        mu, std = mean[n].double(), log_std[n].double().exp()
+        log_q = -0.5 * ((z.double() - mu) / std).square().sum(dim=1) - std.log().sum() - math.log(2 * math.pi)
+        q = (log_q + log_cell).exp()  # (P), sums to one where the grid is fine enough
+        posterior = joint[:, n] - log_px[n]
+        at = (mu + std * torch.cartesian_prod(nodes, nodes)).float()  # (400, 2)
+        expected = (torch.outer(weights, weights).flatten() * log_likelihoods(
+            model.decoder, at, images[n : n + 1]
+        )[:, 0].double()).sum()  # fmt: skip
+        elbo = expected - KLD(mu, std.log())
+        gap = (q * (log_q - posterior)).sum()
+        rows.append({"log_px": log_px[n].item(), "elbo": elbo.item(), "gap": gap.item(), "q_on_grid": q.sum().item(),
+                     "std": std.tolist()})  # fmt: skip
+    return rows
+
+
+def hermite(count: int) -> tuple[Tensor, Tensor]:
+    """Nodes and weights for expectations under N(0, 1)."""
+    import numpy as np
+
+    nodes, weights = np.polynomial.hermite_e.hermegauss(count)
+    return torch.from_numpy(nodes), torch.from_numpy(weights / math.sqrt(2 * math.pi))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--checkpoint", required=True, metavar="RUN", help="a run of part 1: its folder or checkpoint")
+    parser.add_argument("--data_dir", help="folder with MNIST/raw; the one the run was trained from if left out")
+    parser.add_argument("--images", type=int, default=32, help="how many test images")
+    parser.add_argument("--repetitions", type=int, default=5, help="how often each estimate is made")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output_dir", type=Path, default=REPOSITORY / "report" / "results")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    from inputs import InputError
+    from run_folder import find_checkpoint, prepare_processor
+    from train_pl import load_data, load_vae
+
+    prepare_processor()
+    try:
+        model, checkpoint = load_vae(find_checkpoint(args.checkpoint, Path("."), "best"))
+        flags = {**checkpoint["flags"], "num_workers": 0, **({"data_dir": args.data_dir} if args.data_dir else {})}
+        images = load_data(argparse.Namespace(**flags))[2].dataset[:][0][: args.images]
+    except InputError as error:
+        print(f"likelihood.py: error: {error}", file=sys.stderr)
+        return 2
+    begin, z_dim = time.perf_counter(), model.hparams.z_dim
+    torch.manual_seed(args.seed)
+    estimates = {"prior": [], "encoder": []}
+    with torch.no_grad():
+        for _ in range(args.repetitions):
+            estimates["prior"].append(from_prior(model, images, SAMPLES))
+            estimates["encoder"].append(from_encoder(model, images, SAMPLES[:-2]))
+    result = {"z_dim": z_dim, "images": len(images), "repetitions": args.repetitions}
+    for name, repeated in estimates.items():
+        values = torch.stack(repeated)  # (R, len(counts), N)
+        result[name] = {
+            "samples": list(SAMPLES[: values.size(1)]),
+            "mean_log_px": values.mean(dim=(0, 2)).tolist(),
+            # Of one estimate of one image, around the image's own mean.
+            "std": values.std(dim=0).square().mean(dim=1).sqrt().tolist(),
+        }
+    if z_dim == 2:
+        result["gaps"] = gaps(model, images)
+    result |= {
+        "command": f"python report/likelihood.py --checkpoint RUN --images {args.images} --seed {args.seed}",
+        "seed": args.seed,
+        "seconds": round(time.perf_counter() - begin, 1),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    path = args.output_dir / f"likelihood_z{z_dim}.json"
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
