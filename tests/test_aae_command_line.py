@@ -12,7 +12,7 @@ import torch
 
 from run_files import command_to_go_on, interrupt, interruptible, rows_of
 
-pytestmark = pytest.mark.own
+pytestmark = [pytest.mark.own, pytest.mark.timeout(900)]  # processes of their own, which a busy machine starves
 
 SMALL = ["--dataset", "digits", "--z_dim", "3", "--seed", "3"]
 
@@ -57,7 +57,6 @@ def test_two_devices_do_what_one_does_with_batches_of_twice_the_size(repository,
     assert scores[0] == pytest.approx(scores[1], rel=1e-3)
 
 
-@pytest.mark.timeout(900)
 def test_an_interrupted_run_says_how_to_go_on_and_does(repository, tmp_path):
     argv = ["--epochs", "1000", "--batch_size", "150", "--log_dir", str(tmp_path / "all logs")]
     run = tmp_path / "all logs" / "version_0"

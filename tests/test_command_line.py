@@ -12,7 +12,7 @@ import torch
 
 from run_files import command_to_go_on, interrupt, interruptible, rows_of
 
-pytestmark = pytest.mark.own
+pytestmark = [pytest.mark.own, pytest.mark.timeout(900)]  # processes of their own, which a busy machine starves
 
 SMALL = ["--dataset", "digits", "--num_filters", "4", "--z_dim", "3", "--seed", "3"]
 
@@ -38,7 +38,6 @@ def test_two_devices_share_each_epoch(repository, tmp_path):
     assert 3 < float(row["train_bpd"]) < 4.5
 
 
-@pytest.mark.timeout(900)
 def test_an_interrupted_run_says_how_to_go_on_and_does(repository, tmp_path):
     argv = ["--epochs", "1000", "--batch_size", "135", "--log_dir", str(tmp_path / "all logs")]
     run = tmp_path / "all logs" / "lightning_logs" / "version_0"

@@ -73,7 +73,7 @@ def test_a_strategy_that_does_not_exist(fails, tmp_path):
 
 @pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork", "ddp_notebook", "ddp_spawn_find_unused_parameters_true"])
 def test_a_strategy_whose_processes_cannot_hand_the_model_back(fails, tmp_path, strategy):
-    error = fails("--dataset", "digits", "--log_dir", str(tmp_path / "logs"), "--strategy", strategy)
+    error = fails(*SMALL, "--log_dir", str(tmp_path / "logs"), "--strategy", strategy)
     assert f"--strategy {strategy} " in error and "give --strategy ddp" in error
     assert not (tmp_path / "logs").exists()
 
