@@ -122,7 +122,7 @@ def continued(args: argparse.Namespace, flags: dict) -> argparse.Namespace:
                 "leave the flag out, or start a new run without --resume"
             )
         values[name] = flags[name]
-    for name in ("epochs", "precision", "importance_samples"):
+    for name in ("epochs", "precision", "importance_samples", "devices", "num_nodes", "strategy"):
         if name not in args.given:
             values[name] = flags[name]
     if "data_dir" not in args.given and Path(flags["data_dir"]).is_dir():

@@ -96,6 +96,7 @@ class RunRecord(pl.Callback):
             return
         folder = Path(trainer.logger.log_dir)
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / "summary.json").unlink(missing_ok=True)  # of a complete run that is continued
         save_hparams_to_yaml(str(folder / "hparams.yaml"), self.flags)
         trainer.logger.experiment.add_custom_scalars(
             {"bits per dimension": {"training and validation": ["Multiline", ["train_bpd", "val_bpd"]]}}

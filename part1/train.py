@@ -7,8 +7,8 @@ from inputs import InputError, parse
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, 2 after one sentence about what cannot be used, or 130 after an
-    interruption."""
+    """Run the command line; returns the exit code: 0, 2 after one sentence about what cannot be used, 130 after an
+    interruption, or 143 after SIGTERM."""
     args = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     try:
@@ -20,6 +20,8 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+    except SystemExit as stop:  # Lightning's way to end: with a code after Ctrl-C, with none after SIGTERM
+        return 130 if stop.code else 143
     return 0
 
 

@@ -88,6 +88,7 @@ class TrainingRun:
         if saved:
             self._restore(saved)
         if fabric.is_global_zero:
+            (folder / "summary.json").unlink(missing_ok=True)  # of a complete run that is continued
             run_folder.write_json(folder / "hparams.json", run_folder.flags_of(args))
             log.info("%s parameters; run folder: %s", f"{sum(p.numel() for p in self.model.parameters()):,}", folder)
 

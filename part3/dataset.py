@@ -191,7 +191,7 @@ def load_text(txt_file: str, data_dir: Path) -> str:
         return "\n\n".join(topics[name] for name in sorted(topics))
     if txt_file == "tiny_shakespeare":
         return read_text(tiny_shakespeare(data_dir / "text" / "tiny_shakespeare.txt"))
-    return read_text(Path(txt_file).expanduser())
+    return read_text(Path(txt_file))
 
 
 def tiny_shakespeare(path: Path, url: str = TINY_SHAKESPEARE) -> Path:

@@ -5,6 +5,7 @@ Only the standard library is imported here, so that `train.py --help` answers at
 
 import argparse
 import math
+import os
 import tempfile
 from pathlib import Path
 
@@ -17,7 +18,7 @@ PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true")
 STRATEGIES = ("auto", "ddp")
 SCHEDULES = ("constant", "cosine")
 # What makes a run the run it is: to continue it with another value would make a run that nothing else can repeat.
-IDENTITY = ("txt_file", "model_type", "block_size", "use_pretrained", "train_batch_size", "learning_rate",
+IDENTITY = ("model_type", "block_size", "use_pretrained", "train_batch_size", "learning_rate",
             "weight_decay", "betas", "clip_grad_norm", "seed", "warmup_steps", "lr_schedule", "min_learning_rate",
             "val_every_n_steps")  # fmt: skip
 
@@ -36,7 +37,7 @@ class Parser(argparse.ArgumentParser):
 def beside(path: str | Path, default: str) -> Path:
     """Absolute form of `path`: the course's own relative `default` is seen from this folder, whichever directory the
     script is started in; every other path from where the user is."""
-    return (HERE / path if Path(path) == Path(default) else Path(path).expanduser()).resolve()
+    return (HERE / path if str(path) == default else Path(os.path.expanduser(path))).resolve()
 
 
 def make_writable(folder: Path, flag: str) -> None:
@@ -69,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     model.add_argument("--block_size", type=int, default=128, help="tokens that a prediction can look back on")
     model.add_argument("--use_pretrained", nargs="?", const="hub", metavar="DIR",
                        help="fine-tune: start from the published weights of --model_type, or from those in a folder, "
-                       "on the tokens of GPT-2's vocabulary instead of characters")  # fmt: skip
+                       "on the tokens of that model instead of the text's characters")  # fmt: skip
 
     training = parser.add_argument_group("training")
     training.add_argument("--train_batch_size", type=int, default=128, help="windows of text a step")
@@ -144,9 +145,15 @@ def continued(args: argparse.Namespace, flags: dict) -> argparse.Namespace:
                 "leave the flag out, or start a new run without --resume"
             )
         values[name] = theirs
-    for name in ("num_epochs", "max_steps", "precision", "generate_every_n_steps", "generate_batch_size"):
+    for name in ("txt_file", "num_epochs", "max_steps", "precision", "generate_every_n_steps", "generate_batch_size",
+                 "devices", "num_nodes", "strategy"):  # fmt: skip
         if name not in args.given:
             values[name] = flags[name]
+        elif name in ("num_epochs", "max_steps") and flags["lr_schedule"] == "cosine" and values[name] != flags[name]:
+            raise InputError(
+                f"--{name} {values[name]} was given, but the cosine of the run to resume is made for {flags[name]}: "
+                "leave the flag out, or start a new run without --resume"
+            )
     if "data_dir" not in args.given and Path(flags["data_dir"]).is_dir():
         values["data_dir"] = flags["data_dir"]
     return argparse.Namespace(**values)
@@ -160,6 +167,9 @@ def check(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if not (value is None and name == "max_steps") and (not isinstance(value, int) or value < least):
             raise InputError(f"--{name} must be a whole number of at least {least}, not {value}")
+    for name in ("txt_file", "data_dir", "log_dir"):
+        if not str(getattr(args, name)):
+            raise InputError(f"--{name} must not be empty: give a path, or leave it out")
     if args.seed >= 2**32:
         raise InputError(f"--seed must be below 2**32, not {args.seed}")
     if not (math.isfinite(args.learning_rate) and args.learning_rate > 0):

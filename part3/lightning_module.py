@@ -93,7 +93,8 @@ class GPTLightningModule(pl.LightningModule):
     def on_train_batch_end(self, outputs, batch, batch_idx: int) -> None:
         step = self.trainer.global_step
         if step % LOG_EVERY_N_STEPS == 0 or self.trainer.is_last_batch:
-            if (bad := self._bad_step.item()) != torch.inf:
+            bad = self.trainer.strategy.reduce(self._bad_step, reduce_op="min").item()  # all processes stop together
+            if bad != torch.inf:
                 raise self._not_finite("loss", int(bad))
             loss, accuracy = self._window.read(self.trainer)
             self._log({"train_loss": loss, "train_acc": accuracy, "learning_rate": self._rate()}, step)
@@ -164,6 +165,8 @@ class _Means:
 
     def add(self, loss: Tensor, hits: Tensor, count: int) -> None:
         added = torch.stack([loss.detach() * count, hits.to(loss.dtype)])
+        if added.device.type == "mps":  # which has no float64
+            self.sums = self.sums.float()
         self.sums = self.sums.to(added.device) + added
         self.count += count
 

@@ -3,6 +3,7 @@
 import math
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 
 def plot_curves(rows: list[dict[str, float]], num_tokens: int) -> Figure:
@@ -20,9 +21,11 @@ def plot_curves(rows: list[dict[str, float]], num_tokens: int) -> Figure:
             marker = "o" if len(rows) < 3 else None
             axes.plot(steps, [row[f"{mode}_{name}"] for row in rows], label=label, color=colour, marker=marker)
         axes.set_xlabel("step")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
     losses.set_ylabel("cross entropy [nats per token]")
-    losses.set_title(f"guessing: {math.log(num_tokens):.2f} nats", fontsize="medium")
+    losses.set_title(f"loss (of guessing: {math.log(num_tokens):.2f})", fontsize="medium")
+    accuracies.set_title("accuracy", fontsize="medium")
     accuracies.set_ylabel("share of tokens predicted")
     losses.legend()
     return figure

@@ -266,8 +266,9 @@ def load_with_vocabulary(model_type: str | Path, dtype: torch.dtype = torch.floa
 
     vocabulary = load_vocabulary(model_type)  # small, and so a missing one is noticed before a large download
     model = GPT.from_pretrained(model_type, dtype)
-    if vocabulary.vocab_size > model.config.vocab_size:
-        raise InputError(f"the tokenizer of {model_type} has {vocabulary.vocab_size} tokens, but its model only "
+    fits = vocabulary.vocab_size == model.config.vocab_size
+    if not fits and (isinstance(vocabulary, Characters) or vocabulary.vocab_size > model.config.vocab_size):
+        raise InputError(f"the tokenizer of {model_type} has {vocabulary.vocab_size} tokens, but its model "
                          f"{model.config.vocab_size}: give a folder whose files belong together")  # fmt: skip
     return model, vocabulary
 

@@ -90,9 +90,11 @@ class RunRecord(pl.Callback):
         args: the run's flags.
         num_steps: of the whole training.
         tokens_per_step: that all processes together train on.
+        text_sha256: of the text.
     """
 
-    def __init__(self, args: argparse.Namespace, num_steps: int, tokens_per_step: int):
+    def __init__(self, args: argparse.Namespace, num_steps: int, tokens_per_step: int, text_sha256: str):
+        self.text_sha256 = text_sha256
         self.flags = {name: value for name, value in vars(args).items() if name not in ("given", "resume")}
         self.flags["betas"] = list(args.betas)
         self.quiet = wants_bar(args.progress_bar)
@@ -104,6 +106,7 @@ class RunRecord(pl.Callback):
             return
         folder = Path(trainer.logger.log_dir)
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / "summary.json").unlink(missing_ok=True)  # of a complete run that is continued
         save_hparams_to_yaml(str(folder / "hparams.yaml"), self.flags)
         trainer.logger.experiment.add_custom_scalars(
             {"loss in nats": {"training and validation": ["Multiline", ["train_loss", "val_loss"]]}}
@@ -131,7 +134,7 @@ class RunRecord(pl.Callback):
                      speed)  # fmt: skip
 
     def on_exception(self, trainer: pl.Trainer, pl_module, exception: BaseException) -> None:
-        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero:
+        if isinstance(exception, KeyboardInterrupt | SystemExit) and trainer.is_global_zero:
             kept, folder = trainer.checkpoint_callback.kept_steps, trainer.logger.log_dir
             way_on = f"continue with: python train.py --resume {folder}" if kept else "there is no checkpoint yet"
             log.info("\ninterrupted at step %d; %d steps are kept; %s", trainer.global_step, kept, way_on)
@@ -142,7 +145,7 @@ class RunRecord(pl.Callback):
         writer.writerows(self.rows)
 
     def on_save_checkpoint(self, trainer, pl_module, checkpoint: dict) -> None:
-        checkpoint["flags"] = self.flags
+        checkpoint["flags"], checkpoint["text_sha256"] = self.flags, self.text_sha256
 
     def state_dict(self) -> dict:
         return {"rows": self.rows}
@@ -238,7 +241,7 @@ def find_checkpoint(run: str, log_dir: Path, which: str) -> Path:
         if not found:
             raise InputError(f"no run in {log_dir} has a checkpoint yet: train one first, or name a run's folder")
         return found[-1]
-    for place in (Path(run).expanduser(), log_dir / RUNS / run):
+    for place in (Path(os.path.expanduser(run)), log_dir / RUNS / run):
         if place.is_file():
             return place.resolve()
         if (found := place / "checkpoints" / f"{which}.ckpt").is_file():
@@ -263,7 +266,7 @@ def load_gpt(path: Path) -> tuple[GPT, Vocabulary, dict]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch reports damage in many ways: zip, pickle, EOF and runtime errors
         raise InputError(f"{path} is damaged or no checkpoint: choose another one, or train again") from error
-    wanted = ("state_dict", "gpt_config", "vocabulary", "flags", "global_step")
+    wanted = ("state_dict", "gpt_config", "vocabulary", "flags", "text_sha256", "global_step")
     if not isinstance(checkpoint, dict) or any(key not in checkpoint for key in wanted):
         raise InputError(f"{path} is not a checkpoint of this GPT: choose one that part 3 wrote")
     try:

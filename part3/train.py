@@ -6,6 +6,7 @@ PyTorch and all that rests on it are imported inside the functions: they take se
 from __future__ import annotations  # the names in signatures stand for modules that are not imported yet
 
 import argparse
+import hashlib
 import logging
 import os
 import sys
@@ -47,16 +48,22 @@ def train(args: argparse.Namespace) -> dict:
         InputError: a flag, the text, the weights, the run to resume or the log folder cannot be used; or the loss is
             not finite.
     """
+    args = completed(args)
+    if not args.resume:
+        check(args)  # before anything that takes time
     import run_folder
 
     run_folder.prepare_processor()
     run_folder.quieten_lightning()
-    args = completed(args)
+    if args.txt_file not in ("tiny_shakespeare", "pydoc"):
+        args.txt_file = os.path.abspath(os.path.expanduser(args.txt_file))
     log_dir = beside(args.log_dir, LOG_DIR)
     checkpoint = saved = None
     if args.resume:
         checkpoint = run_folder.find_checkpoint(args.resume, log_dir, "last")
         model, vocabulary, saved = run_folder.load_gpt(checkpoint)
+        if checkpoint.parent.name != "checkpoints":
+            raise InputError(f"{checkpoint} is not in a run's folder: give the folder of the run to --resume")
         model.train()
         args = continued(args, saved["flags"])
     check(args)
@@ -66,13 +73,19 @@ def train(args: argparse.Namespace) -> dict:
     import pytorch_lightning as pl
     import torch
 
+    from dataset import load_text
     from lightning_module import GPTLightningModule, planned_steps
 
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     pl.seed_everything(args.seed, workers=True, verbose=False)
     if saved is None:
         model, vocabulary = new_model(args)
-    train_set, val_set = load_data(args, vocabulary)
+    text = load_text(args.txt_file, Path(args.data_dir))
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    if saved is not None and digest != saved["text_sha256"]:
+        raise InputError(f"{args.txt_file} is another text than the run to resume was started with: give the path of "
+                         "that one to --txt_file, or start a new run without --resume")  # fmt: skip
+    train_set, val_set = load_data(args, vocabulary, text)
     if saved is None and model is None:
         model = from_scratch(args, train_set.vocab_size)
     num_devices = _num_devices(args)
@@ -81,7 +94,7 @@ def train(args: argparse.Namespace) -> dict:
         raise InputError(f"the run already has {saved['global_step']} steps: raise --max_steps or --num_epochs to "
                          "continue it")  # fmt: skip
     tokens_per_step = args.train_batch_size * args.block_size * num_devices
-    record = run_folder.RunRecord(args, num_steps, tokens_per_step)
+    record = run_folder.RunRecord(args, num_steps, tokens_per_step, digest)
     trainer = make_trainer(args, log_dir, checkpoint, record)
     module = GPTLightningModule(args, model, train_set, val_set)
     if args.compile:
@@ -116,20 +129,30 @@ def from_scratch(args: argparse.Namespace, vocab_size: int) -> GPT:
     return GPT(config)
 
 
-def load_data(args: argparse.Namespace, vocabulary) -> tuple[TextDataset, TextDataset]:
+def load_data(args: argparse.Namespace, vocabulary, text: str) -> tuple[TextDataset, TextDataset]:
     """The first nine tenths of the text for training, the last for validation.
 
     Args:
         args: the flags.
         vocabulary: None for the characters of the whole text.
+        text: all of it.
+
+    Raises:
+        InputError: it is too short, or all of one character.
     """
-    from dataset import TextDataset, load_text, split
+    from dataset import TextDataset, split
     from vocabulary import Characters
 
-    text = load_text(args.txt_file, Path(args.data_dir))
     vocabulary = vocabulary or Characters.of(text)
-    parts = split(text)
-    return tuple(TextDataset(args, None, args.block_size, vocabulary=vocabulary, text=part) for part in parts)
+    if vocabulary.vocab_size < 2:
+        raise InputError(f"the text consists of {text[0]!r} alone, so that there is nothing to learn: take another one")
+    train_text, val_text = split(text)
+    train_set = TextDataset(args, None, args.block_size, vocabulary=vocabulary, text=train_text)
+    try:
+        val_set = TextDataset(args, None, args.block_size, vocabulary=vocabulary, text=val_text)
+    except InputError as error:
+        raise InputError(f"the last tenth of the text, which is for validation, is too short: {error}") from error
+    return train_set, val_set
 
 
 def _num_devices(args: argparse.Namespace) -> int:
@@ -206,7 +229,8 @@ def finish(args: argparse.Namespace, trainer: pl.Trainer, record: RunRecord, mod
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, or 2 after one sentence about what cannot be used."""
+    """Run the command line; returns the exit code: 0, 2 after one sentence about what cannot be used, 130 after an
+    interruption, or 143 after SIGTERM."""
     args = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     for client in ("httpx", "httpx2"):  # which huggingface_hub uses, by its version
@@ -217,6 +241,12 @@ def main(argv: list[str] | None = None) -> int:
         if os.environ.get("LOCAL_RANK", "0") == "0":  # once, and not from each process
             print(f"train.py: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
+    except (
+        SystemExit
+    ) as stop:  # how Lightning ends an interrupted training: with 1 after Ctrl-C, with none after SIGTERM
+        return 130 if stop.code else 143
     return 0
 
 

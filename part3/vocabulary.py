@@ -117,7 +117,10 @@ def read_vocabulary(folder: Path) -> Vocabulary:
         if path.is_file():
             tokenizer = Tokenizer.from_file(str(path))
             if isinstance(tokenizer.model, WordLevel):
-                return Characters("".join(sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get)))
+                characters = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get)
+                if any(len(character) != 1 for character in characters):
+                    raise ValueError("its tokens are whole words")
+                return Characters("".join(characters))
             return BytePairs(tokenizer)
         path = folder / "vocab.json"
         if path.is_file() and (folder / "merges.txt").is_file():

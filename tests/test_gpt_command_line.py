@@ -90,7 +90,8 @@ def refused(part3, capsys, argv: list[str]) -> str:
         (["--use_pretrained", "/no/such/folder"], "/no/such/folder is neither a folder nor one of gpt2"),
         (["--devices", "999"], "--devices 999 was given, but this machine has"),
         (["--seed", "-1"], "--seed must be a whole number of at least 0, not -1"),
-        (["--block_size", "400"], "is too short for windows of 400"),
+        (["--block_size", "230"], "the last tenth of the text, which is for validation, is too short"),
+        (["--log_dir", ""], "--log_dir must not be empty"),
         (["--train_batch_size", "5000"], "fewer than a batch of 5000: take a longer text, or lower --train_batch_size"),
         (["--txt_file", "/no/such/text"], "cannot read /no/such/text (No such file or directory)"),
         (["--resume", "version_7"], "version_7 is no run with a checkpoint"),
@@ -105,6 +106,11 @@ def test_what_cannot_be_used_is_one_sentence(part3, text_file, capsys, argv, mes
 def test_a_log_folder_that_cannot_be_written(part3, text_file, capsys):
     (text_file.parent / "logs").write_text("a file")
     assert "give another --log_dir" in refused(part3, capsys, small(text_file))
+
+
+def test_a_text_of_one_character_is_nothing_to_learn(part3, text_file, capsys):
+    text_file.write_text("a" * 2000)
+    assert "consists of 'a' alone" in refused(part3, capsys, small(text_file))
 
 
 def test_foreign_and_damaged_checkpoints(part3, text_file, capsys):
@@ -151,7 +157,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(repository, text_file):
         time.sleep(0.1)
     first.send_signal(signal.SIGINT)
     output, _ = first.communicate(timeout=240)
-    assert first.returncode != 0
+    assert first.returncode == 130
     kept = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
     assert f"{kept} steps are kept; continue with: python train.py --resume {run}" in output
 

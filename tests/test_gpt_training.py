@@ -148,6 +148,39 @@ def test_an_interrupted_round_is_repeated(part3, finished, text_file, tmp_path, 
         assert [row["step"] for row in csv.DictReader(file)] == ["3", "6", "7"]
 
 
+def test_a_continued_run_is_not_complete_until_its_end(part3, text_file, tmp_path, monkeypatch):
+    """The old summary goes when a complete run is continued, and comes anew at the end."""
+    part3.train.train(flags(text_file, tmp_path, max_steps=1))
+    summary = tmp_path / "lightning_logs" / "version_0" / "summary.json"
+    assert json.loads(summary.read_text())["steps"] == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(part3.train, "finish", lambda *args: None)
+        part3.train.train(flags(text_file, tmp_path, max_steps=2, resume="newest"))
+    assert not summary.exists()
+
+
+def test_a_run_knows_its_text_wherever_it_is(part3, text_file, tmp_path, monkeypatch):
+    """A relative path is found again from elsewhere, a moved text by its new path, and another text is refused."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "t.txt").write_text(TEXT)
+    monkeypatch.chdir(tmp_path / "here")
+    part3.train.train(flags(Path("t.txt"), tmp_path, max_steps=1))
+    monkeypatch.chdir(tmp_path)
+    resume = {"log_dir": str(tmp_path), "resume": "newest"}
+    part3.train.train(Namespace(**resume, max_steps=2))
+    (tmp_path / "here" / "t.txt").unlink()
+    part3.train.train(Namespace(**resume, max_steps=3, txt_file=str(text_file)))
+    (tmp_path / "other.txt").write_text(TEXT.replace("make", "are "))
+    with pytest.raises(part3.inputs.InputError, match=r"other\.txt is another text than the run to resume"):
+        part3.train.train(Namespace(**resume, max_steps=4, txt_file=str(tmp_path / "other.txt")))
+
+
+def test_a_cosine_is_made_for_one_number_of_steps(part3, text_file, tmp_path):
+    part3.train.train(flags(text_file, tmp_path, max_steps=1, lr_schedule="cosine"))
+    with pytest.raises(part3.inputs.InputError, match="the cosine of the run to resume is made for 1"):
+        part3.train.train(Namespace(log_dir=str(tmp_path), resume="newest", max_steps=2))
+
+
 def test_a_schedule_is_resumed_too(part3, text_file, tmp_path):
     """Warm-up over 2 steps to 5e-4, then half a cosine to 1e-4 at the last of 7 steps."""
     schedule = {"warmup_steps": 2, "lr_schedule": "cosine", "min_learning_rate": 1e-4, "val_every_n_steps": 1}
