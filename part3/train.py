@@ -8,6 +8,7 @@ from __future__ import annotations  # the names in signatures stand for modules 
 import argparse
 import hashlib
 import logging
+import math
 import os
 import sys
 from pathlib import Path
@@ -95,7 +96,9 @@ def train(args: argparse.Namespace) -> dict:
                          "continue it")  # fmt: skip
     tokens_per_step = args.train_batch_size * args.block_size * num_devices
     record = run_folder.RunRecord(args, num_steps, tokens_per_step, digest)
-    trainer = make_trainer(args, log_dir, checkpoint, record)
+    done, rounds = (saved["global_step"], saved["epoch"] + 1) if saved else (0, 0)
+    rounds += math.ceil((num_steps - done) / args.val_every_n_steps)
+    trainer = make_trainer(args, log_dir, checkpoint, record, rounds)
     module = GPTLightningModule(args, model, train_set, val_set)
     if args.compile:
         module.model.compile()
@@ -170,8 +173,18 @@ def _num_devices(args: argparse.Namespace) -> int:
     return devices * args.num_nodes
 
 
-def make_trainer(args: argparse.Namespace, log_dir: Path, checkpoint: Path | None, record: RunRecord) -> pl.Trainer:
-    """Trainer whose epochs are the rounds between two validations; it writes into one run folder."""
+def make_trainer(
+    args: argparse.Namespace, log_dir: Path, checkpoint: Path | None, record: RunRecord, rounds: int
+) -> pl.Trainer:
+    """Trainer whose epochs are the rounds between two validations; it writes into one run folder.
+
+    Args:
+        args: the flags.
+        log_dir: where a new run gets its folder.
+        checkpoint: of the run to continue.
+        record: of the run.
+        rounds: of the whole training, those before an interruption included.
+    """
     import pytorch_lightning as pl
     from pytorch_lightning.loggers import TensorBoardLogger
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -195,7 +208,7 @@ def make_trainer(args: argparse.Namespace, log_dir: Path, checkpoint: Path | Non
             num_nodes=args.num_nodes,
             strategy=args.strategy,
             precision=args.precision,
-            max_epochs=-(-record.num_steps // args.val_every_n_steps),
+            max_epochs=rounds,
             reload_dataloaders_every_n_epochs=1,
             use_distributed_sampler=False,
             gradient_clip_val=args.clip_grad_norm or None,

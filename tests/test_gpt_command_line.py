@@ -87,7 +87,7 @@ def refused(part3, capsys, argv: list[str]) -> str:
         (["--clip_grad_norm", "-1"], "--clip_grad_norm must be a number of at least 0, not -1.0"),
         (["--model_type", "gpt-huge"], "invalid choice: 'gpt-huge'"),
         (["--use_pretrained"], "there are no published weights for --model_type gpt-nano: choose one of gpt2, "),
-        (["--use_pretrained", "/no/such/folder"], "/no/such/folder is neither a folder nor one of gpt2"),
+        (["--use_pretrained", "/no/such/folder"], "/no/such/folder is neither a folder nor a published model"),
         (["--devices", "999"], "--devices 999 was given, but this machine has"),
         (["--seed", "-1"], "--seed must be a whole number of at least 0, not -1"),
         (["--block_size", "230"], "the last tenth of the text, which is for validation, is too short"),
