@@ -72,6 +72,7 @@ reproduce: $(VENV)/.installed ## repeat the runs whose numbers stand in the READ
 	$(BIN)/python report/reproduce.py $(ARGS)
 
 report: $(VENV)/.installed-tests ## set report/report.pdf from the results of those runs
+	$(BIN)/python report/figures.py
 	$(BIN)/python -c "import typst; typst.compile('report/report.typ', output='report/report.pdf')"
 	@echo report/report.pdf
 
