@@ -62,13 +62,13 @@ def importance_weighted_bound(model, loader: DataLoader, num_samples: int, large
 
 
 @torch.no_grad()
-def encode(model, loader: DataLoader) -> tuple[Tensor, Tensor, Tensor]:
-    """All images of a loader with their labels and posterior means.
+def encode(model, loader: DataLoader) -> tuple[Tensor, Tensor]:
+    """Posterior means of all images of a loader, and the images' labels.
 
     Returns:
-        On the CPU: images, long [N, 1, 28, 28]; labels, long [N]; means, float [N, z_dim].
+        On the CPU: means, float [N, z_dim]; labels, long [N].
     """
     device = model.decoder.device
-    batches = [(imgs, labels, model.encoder(imgs.to(device))[0].cpu()) for imgs, labels in loader]
-    images, labels, means = (torch.cat(parts) for parts in zip(*batches, strict=True))
-    return images, labels, means
+    batches = [(model.encoder(imgs.to(device))[0].cpu(), labels) for imgs, labels in loader]
+    means, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    return means, labels

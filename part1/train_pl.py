@@ -24,6 +24,7 @@ from utils import KLD, elbo_to_bpd, reconstruction_loss, sample_reparameterize, 
 
 log = logging.getLogger(__name__)
 METRICS = ("reconstruction_loss", "regularization_loss", "ELBO", "bpd")
+PROJECTED = 2500  # test images in TensorBoard's projector: all 10,000 take 0.7 GB to write, and a browser long to draw
 
 
 class NotFiniteError(InputError):
@@ -321,10 +322,11 @@ def finish(args, trainer, record, best: VAE, best_epoch: int, test_loader, test_
             results["importance_samples"] = args.importance_samples
             results["test_importance_weighted_nll"] = nll
             results["test_importance_weighted_bpd"] = float(elbo_to_bpd(torch.tensor(nll), (1, 1, 28, 28)))
-        images, labels, means = encode(best, test_loader)
-    pixels = images.float() / 15
+        means, labels = encode(best, test_loader)
+    images, shown = test_loader.dataset[:PROJECTED]
     points = F.pad(means, (0, max(0, 3 - args.z_dim)))  # the projector draws nothing with fewer than three dimensions
-    board.add_embedding(points, metadata=labels.tolist(), label_img=pixels, global_step=args.epochs, tag="codes")
+    board.add_embedding(points[:PROJECTED], metadata=shown.tolist(), label_img=images.float() / 15,
+                        global_step=args.epochs, tag="codes")  # fmt: skip
     figures = {"bpd_curve": plot_bpd_curve(record.rows, results["test_bpd"])}
     if args.z_dim == 2:
         manifold = visualize_manifold(best.decoder, grid_size=20)

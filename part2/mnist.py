@@ -1,6 +1,6 @@
 """MNIST with grey values in [-1, 1], and the small digits inside scikit-learn for machines without a network.
 
-The images are scaled once, when they are read, and kept in memory; a batch is one index operation.
+The images are kept as bytes in memory; a batch is one index operation, after which its grey values are scaled.
 """
 
 import argparse
@@ -30,8 +30,10 @@ class ImageDataset(Dataset):
     """Images and labels held in memory.
 
     Args:
-        images: float32 [N, 1, H, W] with values in [-1, 1].
+        images: uint8 [N, 1, H, W] with values 0 .. 255, or float32 with values in [-1, 1].
         labels: long [N].
+
+    Items are images, float32 [1, H, W] with values in [-1, 1], and labels.
     """
 
     def __init__(self, images: Tensor, labels: Tensor):
@@ -41,11 +43,17 @@ class ImageDataset(Dataset):
         return len(self.images)
 
     def __getitem__(self, index: int | Tensor) -> tuple[Tensor, Tensor]:
-        return self.images[index], self.labels[index]
+        return scaled(self.images[index]), self.labels[index]
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         """A whole batch, which DataLoader asks for where a dataset has this method."""
         return self[torch.as_tensor(indices)]
+
+
+def scaled(images: Tensor) -> Tensor:
+    """uint8 with values 0 .. 255 as float32 in [-1, 1], by the arithmetic of torchvision's ToTensor and
+    Normalize(0.5, 0.5); images that are floats already, as they are."""
+    return images if images.is_floating_point() else images.float().div_(255).sub_(0.5).div_(0.5)
 
 
 class EpochSampler(Sampler):
@@ -188,9 +196,7 @@ def _read_mnist(root: Path, train: bool, download: bool) -> ImageDataset:
             f"the files in {raw} hold images of shape {tuple(source.data.shape)} where MNIST has ({count}, 28, 28): "
             "delete them to download them again"
         )
-    # The arithmetic of torchvision's ToTensor and Normalize(0.5, 0.5), in place.
-    images = source.data.float().div_(255).sub_(0.5).div_(0.5)
-    return ImageDataset(images.unsqueeze(1), source.targets.long())  # (N, 1, 28, 28), (N)
+    return ImageDataset(source.data.unsqueeze(1), source.targets.long())  # (N, 1, 28, 28), (N)
 
 
 def _download_mnist(root: Path) -> None:

@@ -20,6 +20,7 @@ from models import AdversarialAE
 from pictures import manifold_grid, one_of_each_digit, plot_codes, plot_curves
 from utils import TensorBoardLogger
 
+PROJECTED = 2500  # test images in TensorBoard's projector: all 10,000 take 0.7 GB to write, and a browser long to draw
 log = logging.getLogger(__name__)
 LAYOUT = {
     "adversarial game": {
@@ -168,9 +169,10 @@ class TrainingRun:
         if not self.fabric.is_global_zero:
             return {}
         codes, labels, _ = self._encode_test_images()
-        images, names = self.test_loader.dataset.images / 2 + 0.5, labels.tolist()
+        images, shown = self.test_loader.dataset[:PROJECTED]
         points = F.pad(codes, (0, max(0, 3 - self.args.z_dim)))  # with fewer dimensions the projector draws nothing
-        self.writer.add_embedding(points, metadata=names, label_img=images, global_step=self.epoch, tag="codes")
+        self.writer.add_embedding(points[:PROJECTED], metadata=shown.tolist(), label_img=images / 2 + 0.5,
+                                  global_step=self.epoch, tag="codes")  # fmt: skip
         figures = {"curves": plot_curves(self.rows)}
         if self.args.z_dim == 2:
             figures["codes"] = plot_codes(codes, labels)
