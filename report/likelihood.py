@@ -1,7 +1,7 @@
 """How well log p(x) of test images is estimated with samples from the prior and from the encoder (question 1.2), and,
 for two latent dimensions, where the gap of the ELBO is (questions 1.3 and 1.4).
 
-Writes `report/results/likelihood_z{z_dim}.json` for a trained VAE of part 1:
+Writes `likelihood.json` into the folder of a run of part 1:
 `python report/likelihood.py --checkpoint part1/VAE_logs/vae_z2/lightning_logs/version_0 --data_dir DATA`
 """
 
@@ -36,8 +36,10 @@ def log_likelihoods(decoder, z: Tensor, images: Tensor, batch_size: int = 500) -
         [L, N].
     """
     pixels = F.one_hot(images.flatten(start_dim=1), 16).transpose(1, 2).flatten(start_dim=1).to(z)  # (N, 16*784)
-    rows = [decoder(piece).log_softmax(dim=1).flatten(start_dim=1) @ pixels.T for piece in z.split(batch_size)]
-    return torch.cat(rows)
+    result = z.new_empty(len(z), len(images))  # in one piece: small ones would lie between what is used again and again
+    for rows, piece in zip(result.split(batch_size), z.split(batch_size), strict=True):
+        torch.mm(decoder(piece).log_softmax(dim=1).flatten(start_dim=1), pixels.T, out=rows)
+    return result
 
 
 def log_mean_of_first(log_weights: Tensor, counts: tuple[int, ...]) -> Tensor:
@@ -63,22 +65,24 @@ def from_encoder(model, images: Tensor, counts: tuple[int, ...]) -> Tensor:
 
 
 @torch.no_grad()
-def gaps(model, images: Tensor, largest: float = 5.0, points: int = 401) -> list[dict[str, float]]:
+def gaps(model, images: Tensor, reach: float = 5.0, spacing: float = 0.025) -> list[dict[str, float]]:
     """log p(x), ELBO and KL(q(z|x) || p(z|x)) in nats of each image, for two latent dimensions.
 
     log p(x) is the integral of p(x|z) p(z), and the divergence that of q log(q / p(z|x)), both over a regular grid on
-    the square from -largest to largest. The ELBO comes without that grid: its KL term in closed form, its expectation
-    by Gauss-Hermite quadrature.
+    a square around the origin, which reaches as far as `reach` and beyond the codes of all the images. The ELBO comes
+    without that grid: its KL term in closed form, its expectation by Gauss-Hermite quadrature.
     """
     from utils import KLD
 
-    axis = torch.linspace(-largest, largest, points)
+    mean, log_std = model.encoder(images)
+    reach = max(reach, (mean.abs() + 8 * log_std.exp()).max().item())  # unusual images have codes far out
+    steps = math.ceil(reach / spacing)
+    axis = torch.arange(-steps, steps + 1) * spacing
     z = torch.cartesian_prod(axis, axis)  # (P, 2)
-    log_cell = 2 * math.log(2 * largest / (points - 1))
+    log_cell = 2 * math.log(spacing)
     log_prior = -0.5 * z.double().square().sum(dim=1) - math.log(2 * math.pi)  # (P)
     joint = log_likelihoods(model.decoder, z, images).double() + log_prior[:, None]  # (P, N)
     log_px = joint.logsumexp(dim=0) + log_cell  # (N)
-    mean, log_std = model.encoder(images)
     nodes, weights = hermite(20)
     rows = []
     for n in range(len(images)):
@@ -106,27 +110,35 @@ def hermite(count: int) -> tuple[Tensor, Tensor]:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    from inputs import Parser
+
+    parser = Parser(prog="likelihood.py", description=__doc__.split("\n\n")[0])
     parser.add_argument("--checkpoint", required=True, metavar="RUN", help="a run of part 1: its folder or checkpoint")
     parser.add_argument("--data_dir", help="folder with MNIST/raw; the one the run was trained from if left out")
-    parser.add_argument("--images", type=int, default=32, help="how many test images")
-    parser.add_argument("--repetitions", type=int, default=5, help="how often each estimate is made")
+    parser.add_argument("--images", type=int, default=16, help="how many test images")
+    parser.add_argument("--repetitions", type=int, default=3, help="how often each estimate is made")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output_dir", type=Path, default=REPOSITORY / "report" / "results")
+    parser.add_argument("--output_dir", type=Path, help="where the file goes; the run's folder if left out")
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    from inputs import InputError
-    from run_folder import find_checkpoint, prepare_processor
+    from inputs import InputError, make_writable
+    from run_folder import find_checkpoint, prepare_processor, write_whole
     from train_pl import load_data, load_vae
 
     prepare_processor()
     try:
-        model, checkpoint = load_vae(find_checkpoint(args.checkpoint, Path("."), "best"))
+        for name, least in (("images", 1), ("repetitions", 2)):  # one repetition has no spread
+            if getattr(args, name) < least:
+                raise InputError(f"--{name} must be at least {least}, not {getattr(args, name)}")
+        checkpoint_path = find_checkpoint(args.checkpoint, Path("."), "best")
+        model, checkpoint = load_vae(checkpoint_path)
         flags = {**checkpoint["flags"], "num_workers": 0, **({"data_dir": args.data_dir} if args.data_dir else {})}
         images = load_data(argparse.Namespace(**flags))[2].dataset[:][0][: args.images]
+        folder = args.output_dir or checkpoint_path.parent.parent
+        make_writable(folder, "--output_dir")
     except InputError as error:
         print(f"likelihood.py: error: {error}", file=sys.stderr)
         return 2
@@ -149,14 +161,14 @@ def main(argv: list[str] | None = None) -> int:
     if z_dim == 2:
         result["gaps"] = gaps(model, images)
     result |= {
-        "command": f"python report/likelihood.py --checkpoint RUN --images {args.images} --seed {args.seed}",
+        "command": f"python report/likelihood.py --checkpoint RUN --images {args.images} "
+        f"--repetitions {args.repetitions} --seed {args.seed}",
         "seed": args.seed,
         "seconds": round(time.perf_counter() - begin, 1),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    args.output_dir.mkdir(parents=True, exist_ok=True)
-    path = args.output_dir / f"likelihood_z{z_dim}.json"
-    path.write_text(json.dumps(result, indent=2) + "\n")
+    path = folder / "likelihood.json"
+    write_whole(path, lambda file: file.write(json.dumps(result, indent=2) + "\n"))
     print(path)
     return 0
 

@@ -1,6 +1,7 @@
 """The report's estimates of log p(x), against models for which it is known or integrated by scipy."""
 
 import importlib.util
+import json
 import math
 from argparse import Namespace
 
@@ -79,7 +80,7 @@ def exact_log_px(sign: int) -> float:
 
 def test_gaps_add_up_and_are_those_of_the_integrals(likelihood, images):
     """log p(x) = ELBO + KL(q || p(z|x)), each computed in its own way."""
-    rows = likelihood.gaps(Model(slopes=(3.0, -2.0)), images, points=81)
+    rows = likelihood.gaps(Model(slopes=(3.0, -2.0)), images, spacing=0.125)
     for row, sign in zip(rows, (1, -1), strict=True):
         assert row["q_on_grid"] == pytest.approx(1, abs=1e-6)
         assert row["log_px"] == pytest.approx(exact_log_px(sign), abs=5e-3)
@@ -87,10 +88,60 @@ def test_gaps_add_up_and_are_those_of_the_integrals(likelihood, images):
         assert row["gap"] > 0.01
 
 
+def test_codes_beyond_the_usual_square_are_integrated_too(likelihood, images):
+    """An unusual image's code can lie outside of what a prior's sample ever reaches."""
+    far = torch.tensor([6.3, -0.7])
+    model = Model()
+    model.encoder = lambda imgs: (far.expand(len(imgs), -1), STD.log().expand(len(imgs), -1))
+    divergence = kl_divergence(Normal(far, STD), Normal(0.0, 1.0)).sum().item()
+    for row in likelihood.gaps(model, images, spacing=0.125):
+        assert row["q_on_grid"] == pytest.approx(1, abs=1e-6)
+        assert row["gap"] == pytest.approx(divergence, abs=5e-3)
+
+
 def test_without_information_the_gap_is_the_divergence_from_the_prior(likelihood, images):
-    rows = likelihood.gaps(Model(), images, points=81)
+    rows = likelihood.gaps(Model(), images, spacing=0.125)
     divergence = kl_divergence(Normal(MEAN, STD), Normal(0.0, 1.0)).sum().item()
     for row in rows:
         assert row["log_px"] == pytest.approx(-784 * math.log(2), abs=5e-3)
         assert row["gap"] == pytest.approx(divergence, abs=5e-3)
         assert row["elbo"] == pytest.approx(row["log_px"] - divergence, abs=5e-3)
+
+
+@pytest.fixture(scope="module")
+def run(_parts, tmp_path_factory):
+    """A VAE with two latent dimensions after one epoch on the small digits."""
+    log_dir = tmp_path_factory.mktemp("runs")
+    with _parts["part1"].active() as part1:
+        part1.train_pl.train_vae(
+            Namespace(dataset="digits", batch_size=675, num_filters=4, z_dim=2, epochs=1, log_dir=str(log_dir))
+        )
+    return log_dir / "lightning_logs" / "version_0"
+
+
+def test_the_command_writes_into_the_run_s_folder(likelihood, run, monkeypatch):
+    monkeypatch.setattr(likelihood, "SAMPLES", (1, 5, 7, 11))
+    gaps = likelihood.gaps
+    monkeypatch.setattr(likelihood, "gaps", lambda *args: gaps(*args, spacing=0.5))
+    argv = ["--checkpoint", str(run), "--images", "3", "--repetitions", "2"]
+    assert likelihood.main(argv) == 0
+    result = json.loads((run / "likelihood.json").read_text())
+    assert (result["z_dim"], result["images"], result["repetitions"], len(result["gaps"])) == (2, 3, 2, 3)
+    assert result["prior"]["samples"] == [1, 5, 7, 11] and result["encoder"]["samples"] == [1, 5]
+    # Nothing has been learned: an image of 784 pixels with 16 values each.
+    assert result["encoder"]["mean_log_px"][-1] == pytest.approx(-784 * math.log(16), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--repetitions", "1"], "--repetitions must be at least 2"),
+        (["--images", "0"], "--images must be at least 1"),
+        (["--output_dir", "/proc/nowhere"], "cannot write into /proc/nowhere"),
+        (["--checkpoint", "nowhere"], "nowhere is no run with a checkpoint"),
+    ],
+)
+def test_what_cannot_be_used(likelihood, run, capsys, argv, message):
+    assert likelihood.main(["--checkpoint", str(run), *argv]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("likelihood.py: error: ") and message in error and error.count("\n") == 1
