@@ -1,0 +1,140 @@
+"""Where an autoencoder's codes lie beside the prior N(0, I), beyond the distances that the run itself has measured
+(questions 2.6 and 2.7).
+
+Writes `codes.json`, and for two latent dimensions the codes of some test images as `codes.csv`, into the folder of a
+run of part 2: `python report/codes.py --checkpoint part2/AAE_logs/aae_z2/version_0 --data_dir DATA`
+"""
+
+import argparse
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY / "part2"))
+SHOWN = 2000  # codes in the table, enough for a picture
+
+
+def nearest_distances(points: Tensor, others: Tensor | None = None, count: int = 1) -> Tensor:
+    """Distances from each point to its nearest others in ascending order.
+
+    Args:
+        points: [N, D].
+        others: [M, D]; the points themselves if left out, where none is its own neighbour.
+        count: how many neighbours, at most M, or N - 1.
+
+    Returns:
+        [N, count].
+    """
+    found = []
+    for start, piece in zip(range(0, len(points), 500), points.split(500), strict=True):
+        # Differences and not products of the points, which would cancel between near neighbours.
+        distances = torch.cdist(piece, points if others is None else others,
+                                compute_mode="donot_use_mm_for_euclid_dist")  # fmt: skip
+        if others is None:
+            rows = torch.arange(len(piece))
+            distances[rows, start + rows] = torch.inf
+        found.append(distances.topk(count, largest=False).values)
+    return torch.cat(found)
+
+
+def intrinsic_dimension(nearest: Tensor) -> float:
+    """Dimension of what the points lie on, by the ratio of the distances to the two nearest neighbours: its logarithm
+    has mean 1 / d where the density is locally constant (Facco et al., 2017; here by maximum likelihood).
+
+    Args:
+        nearest: distances [N, 2] as of `nearest_distances`; points that coincide are left out.
+    """
+    apart = nearest[nearest[:, 0] > 0].double()
+    return (1 / (apart[:, 1] / apart[:, 0]).log().mean()).item()
+
+
+def compare(codes: Tensor, draws: Tensor) -> dict:
+    """How codes lie among draws from the prior.
+
+    Args:
+        codes: [N, D].
+        draws: [N, D] from N(0, I).
+
+    Returns:
+        `std`: of the codes in each dimension;
+        `codes_beside_codes`, `draws_beside_draws`: share of the codes (draws) whose nearest neighbour among all codes
+        and draws is of their own kind, 1/2 each for equal distributions and 1 for separate ones;
+        `draw_to_code`, `draw_to_draw`, `code_to_code`: median distances to the nearest neighbour of that kind;
+        `dimension_of_codes`, `dimension_of_draws`: as of `intrinsic_dimension`.
+    """
+    among_codes, among_draws = nearest_distances(codes, count=2), nearest_distances(draws, count=2)
+    code_to_draw, draw_to_code = nearest_distances(codes, draws)[:, 0], nearest_distances(draws, codes)[:, 0]
+    return {
+        "std": codes.std(dim=0).tolist(),
+        "codes_beside_codes": (among_codes[:, 0] < code_to_draw).double().mean().item(),
+        "draws_beside_draws": (among_draws[:, 0] < draw_to_code).double().mean().item(),
+        "draw_to_code": draw_to_code.median().item(),
+        "draw_to_draw": among_draws[:, 0].median().item(),
+        "code_to_code": among_codes[:, 0].median().item(),
+        "dimension_of_codes": intrinsic_dimension(among_codes),
+        "dimension_of_draws": intrinsic_dimension(among_draws),
+    }
+
+
+def table(codes: Tensor, labels: Tensor) -> str:
+    """Codes [N, 2] and labels [N] as CSV with three decimals."""
+    rows = zip(codes.tolist(), labels.tolist(), strict=True)
+    return "z_1,z_2,label\n" + "".join(f"{z_1:.3f},{z_2:.3f},{label}\n" for (z_1, z_2), label in rows)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    from inputs import Parser
+
+    parser = Parser(prog="codes.py", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--checkpoint", required=True, metavar="RUN", help="a run of part 2: its folder or checkpoint")
+    parser.add_argument("--data_dir", help="folder with MNIST/raw; the one the run was trained from if left out")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the draws from the prior")
+    parser.add_argument("--output_dir", type=Path, help="where the files go; the run's folder if left out")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0, or 2 after one sentence about what cannot be used."""
+    args = build_parser().parse_args(argv)
+    from inputs import InputError, make_writable
+    from mnist import load_test_images
+    from run_folder import find_checkpoint, load_aae, write_json, write_whole
+
+    begin = time.perf_counter()
+    try:
+        path = find_checkpoint(args.checkpoint, Path("."))
+        model, checkpoint = load_aae(path)
+        flags = {**checkpoint["flags"], **({"data_dir": args.data_dir} if args.data_dir else {})}
+        images, labels = load_test_images(argparse.Namespace(**flags))
+        folder = args.output_dir or path.parent.parent
+        make_writable(folder, "--output_dir")
+    except InputError as error:
+        print(f"codes.py: error: {error}", file=sys.stderr)
+        return 2
+    with torch.no_grad():
+        codes = torch.cat([model.encoder(piece) for piece in images.split(1000)])  # (N, D)
+    draws = torch.randn(codes.shape, generator=torch.Generator().manual_seed(args.seed))
+    if model.z_dim == 2:
+        write_whole(folder / "codes.csv", lambda file: file.write(table(codes[:SHOWN], labels[:SHOWN])))
+        print(folder / "codes.csv")
+    result = {
+        "z_dim": model.z_dim,
+        "images": len(codes),
+        **compare(codes, draws),
+        "command": f"python report/codes.py --checkpoint RUN --seed {args.seed}",
+        "seed": args.seed,
+        "seconds": round(time.perf_counter() - begin, 1),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    write_json(folder / "codes.json", result)
+    print(folder / "codes.json")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

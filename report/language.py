@@ -1,0 +1,162 @@
+"""What a trained GPT attends to, and how it continues a text at several temperatures (questions 3.2 and 3.3).
+
+Writes `language.json` into the folder of a run of part 3:
+`python report/language.py --checkpoint part3/logs/gpt_shakespeare/lightning_logs/version_0`
+"""
+
+import argparse
+import json
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY / "part3"))
+TEMPERATURES = (0.5, 0.8, 1.0, 1.5)
+
+
+@torch.no_grad()
+def attention_weights(model, idx: Tensor) -> Tensor:
+    """Attention weights of all layers and heads.
+
+    Args:
+        model: a `GPT` in evaluation mode.
+        idx: tokens, long [1, T].
+
+    Returns:
+        [n_layer, n_head, T, T]: rows, one a query, sum to 1, and are 0 beyond the query's own position.
+    """
+    found = []
+
+    def keep(attention, inputs, output) -> None:
+        B, T, C = inputs[0].shape
+        q, k, _ = (
+            t.view(B, T, attention.n_head, C // attention.n_head).transpose(1, 2)  # (1, nh, T, hs)
+            for t in attention.c_attn(inputs[0]).split(C, dim=2)
+        )
+        found.append(attention.weights(q, k)[0])  # (nh, T, T)
+
+    hooks = [block.attn.register_forward_hook(keep) for block in model.transformer.h]
+    try:
+        model(idx)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return torch.stack(found)
+
+
+def mean_distance(weights: Tensor) -> Tensor:
+    """How many positions back a head looks, averaged over its weights and over the queries: [..., T, T] to [...]."""
+    positions = torch.arange(weights.size(-1), dtype=weights.dtype)
+    return (weights * (positions[:, None] - positions)).sum(dim=-1).mean(dim=-1)
+
+
+def weight_on_previous(weights: Tensor) -> Tensor:
+    """Mean weight on the position before the query's, over the queries that have one: [..., T, T] to [...]."""
+    return weights.diagonal(offset=-1, dim1=-2, dim2=-1).mean(dim=-1)
+
+
+def heads_to_show(distances: Tensor) -> tuple[int, list[int]]:
+    """The layer whose heads differ most in how far they look back, and its heads with the least, the median and the
+    largest distance, as far as it has three.
+
+    Args:
+        distances: [n_layer, n_head].
+    """
+    spread = distances.amax(dim=1) - distances.amin(dim=1)
+    layer = int(spread.argmax())
+    order = distances[layer].argsort(stable=True).tolist()
+    return layer, sorted({order[0], order[len(order) // 2], order[-1]}, key=order.index)
+
+
+def attention(model, vocabulary, prompt: str) -> dict:
+    """The weights that are worth showing, and numbers of all heads; layers and heads are counted from 0."""
+    weights = attention_weights(model, torch.tensor([vocabulary.encode(prompt)]))
+    distances = mean_distance(weights)
+    layer, heads = heads_to_show(distances)
+    return {
+        "characters": list(prompt),
+        "layer": layer,
+        "heads": [
+            {"head": head, "weights": [[round(w, 4) for w in row] for row in weights[layer, head].tolist()]}
+            for head in heads
+        ],
+        "mean_distance": [[round(value, 3) for value in row] for row in distances.tolist()],
+        "weight_on_previous": [[round(value, 3) for value in row] for row in weight_on_previous(weights).tolist()],
+    }
+
+
+def continuations(model, vocabulary, prompt: str, n_steps: int, seed: int) -> dict:
+    """A greedy text and one for each temperature, all characters allowed, each from the same seed."""
+    from generate import generate
+
+    def text(temperature: float) -> str:
+        generator = torch.Generator().manual_seed(seed)
+        return generate(model, "", prompt, 1, n_steps, temperature > 0, None, temperature, verbose=False,
+                        vocabulary=vocabulary, generator=generator)[0]  # fmt: skip
+
+    return {
+        "n_steps": n_steps,
+        "top_k": None,
+        "top_p": None,
+        "greedy": text(0),
+        "sampled": [{"temperature": temperature, "text": text(temperature)} for temperature in TEMPERATURES],
+    }
+
+
+def build_parser() -> argparse.ArgumentParser:
+    from inputs import Parser
+
+    parser = Parser(prog="language.py", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--checkpoint", required=True, metavar="RUN", help="a run of part 3: its folder or checkpoint")
+    parser.add_argument("--prompt", default="The king said to her", help="what to attend to, and to continue")
+    parser.add_argument("--n_steps", type=int, default=240, help="characters to add")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sampled texts")
+    parser.add_argument("--output_dir", type=Path, help="where the file goes; the run's folder if left out")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0, or 2 after one sentence about what cannot be used."""
+    args = build_parser().parse_args(argv)
+    from inputs import InputError, make_writable
+    from run_folder import find_checkpoint, load_gpt, write_whole
+    from vocabulary import Characters
+
+    begin = time.perf_counter()
+    try:
+        path = find_checkpoint(args.checkpoint, Path("."), "best")
+        model, vocabulary, checkpoint = load_gpt(path)
+        if not isinstance(vocabulary, Characters):
+            raise InputError(f"{path} was trained on pieces of words: name a run that was trained on characters")
+        if not 2 <= len(args.prompt) <= model.block_size:
+            raise InputError(f"--prompt must have 2 to {model.block_size} characters, not {len(args.prompt)}")
+        if args.n_steps < 1:
+            raise InputError(f"--n_steps must be at least 1, not {args.n_steps}")
+        vocabulary.encode(args.prompt)  # an unknown character is reported
+        folder = args.output_dir or path.parent.parent
+        make_writable(folder, "--output_dir")
+    except InputError as error:
+        print(f"language.py: error: {error}", file=sys.stderr)
+        return 2
+    result = {
+        "prompt": args.prompt,
+        "step": checkpoint["global_step"],
+        "attention": attention(model, vocabulary, args.prompt),
+        "continuations": continuations(model, vocabulary, args.prompt, args.n_steps, args.seed),
+        "command": f"python report/language.py --checkpoint RUN --n_steps {args.n_steps} --seed {args.seed}",
+        "seed": args.seed,
+        "seconds": round(time.perf_counter() - begin, 1),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    write_whole(folder / "language.json", lambda file: file.write(json.dumps(result, ensure_ascii=False) + "\n"))
+    print(folder / "language.json")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
