@@ -1,11 +1,13 @@
-"""Repeats the runs whose numbers stand in the README: finished ones are skipped, broken-off ones resumed.
+"""Repeats the runs behind README and report: finished ones are skipped, broken-off ones resumed.
 
-Numbers and pictures of a run are copied into `report/results/<run>/`.
+After a run, what the report needs of its checkpoint is computed, since checkpoints are too large for the repository.
+Numbers and pictures of a run are then copied into `report/results/<run>/`.
 """
 
 import argparse
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -15,7 +17,9 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = REPOSITORY / "report" / "results"
 
-# name: command line without data and log folders. `make reproduce` runs them in this order.
+GPT = "--max_steps 1500 --val_every_n_steps 100 --generate_every_n_steps 500 --seed 0"
+# name: command line without data and log folders; DATA stands for the data folder. `make reproduce` runs them in this
+# order.
 RUNS = {
     "vae_z20": "part1/train.py --z_dim 20 --epochs 80 --seed 42 --importance_samples 100",
     "vae_z2": "part1/train.py --z_dim 2 --epochs 80 --seed 42 --importance_samples 100",
@@ -24,7 +28,15 @@ RUNS = {
     "aae_z8": "part2/train.py --z_dim 8 --lambda_ 0.995 --epochs 100 --seed 42",
     "aae_z2": "part2/train.py --z_dim 2 --lambda_ 0.995 --epochs 100 --seed 42",
     "aae_z20": "part2/train.py --z_dim 20 --lambda_ 0.995 --epochs 100 --seed 42",
-    "gpt_shakespeare": "part3/train.py --max_steps 1500 --val_every_n_steps 100 --generate_every_n_steps 500 --seed 0",
+    "gpt_shakespeare": f"part3/train.py {GPT}",
+    "gpt_grimm": f"part3/train.py --txt_file DATA/text/grimms_fairy_tales.txt {GPT}",
+}
+# What is computed of a finished run of each part: the command without --checkpoint RUN, and the file in the run's
+# folder that it writes last.
+ANALYSES = {
+    "part1": ("report/likelihood.py --data_dir DATA", "likelihood.json"),
+    "part2": ("report/codes.py --data_dir DATA", "codes.json"),
+    "part3": ("report/language.py", "language.json"),
 }
 # Where a part's runs are, and the file that a run can be resumed from.
 LOG_DIRS = {"part1": "VAE_logs", "part2": "AAE_logs", "part3": "logs"}
@@ -40,6 +52,8 @@ KEPT = [
     "codes.png",
     "curves.png",
     "manifold.png",
+    "codes.csv",
+    *(file for _, file in ANALYSES.values()),
     *(f"texts/step_{step}.txt" for step in (0, 500, 1000, 1500)),
     *(f"results/Prior_samples/samples_epoch_{epoch}.png" for epoch in (0, 20, 50, 100)),
     *(f"results/Reconstruction/reconstruction_{epoch}.png" for epoch in (0, 20, 50, 100)),
@@ -63,19 +77,72 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def bring_to_its_end(name: str, data_dir: str, force: bool) -> None:
-    """Start or resume a run and copy what it leaves; a finished one is started anew by force, and else only copied."""
+    """Start or resume a run, analyse it, and copy what it leaves; a finished one is started anew by force alone.
+
+    Raises:
+        FileNotFoundError: the text to train on is not there.
+        subprocess.CalledProcessError: training or analysis failed.
+    """
     part = RUNS[name].split("/")[0]
     logs = REPOSITORY / part / LOG_DIRS[part] / name
     run = newest_run(logs, CHECKPOINTS[part])
     finished = run is not None and (run / "summary.json").exists()
     if force or not finished:
-        command = f"{RUNS[name]} --data_dir {shlex.quote(data_dir)} --log_dir {shlex.quote(str(logs))}"
+        command = with_data(RUNS[name], data_dir)
+        check_text(name, data_dir)
+        command += ["--data_dir", data_dir, "--log_dir", str(logs)]
         if run and not finished:
-            command += f" --resume {shlex.quote(str(run))}"
-        print(f"{name}: python {command}", flush=True)
-        execute([sys.executable, *shlex.split(command)])
+            command += ["--resume", str(run)]
+        execute(name, command)
         run = newest_run(logs, CHECKPOINTS[part])
+    analyse(run, name, data_dir)
     collect(run, name)
+
+
+def complete(name: str, data_dir: str) -> None:
+    """Make up for an analysis that a finished run lacks, where its checkpoint is on this machine; say so where not."""
+    file = ANALYSES[RUNS[name].split("/")[0]][1]
+    if not (RESULTS / name / file).exists():
+        run = run_behind(name)
+        if run is None:
+            print(f"{name}: finished, but without {file}, which needs the run's checkpoint: --force repeats the run")
+            return
+        analyse(run, name, data_dir)
+        collect(run, name)
+    print(f"{name}: finished, see report/results/{name}")
+
+
+def run_behind(name: str) -> Path | None:
+    """Folder of the run that was collected under this name; None where it is not on this machine."""
+    part = RUNS[name].split("/")[0]
+    finished = json.loads((RESULTS / name / "summary.json").read_text()).get("finished")
+    for checkpoint in (REPOSITORY / part / LOG_DIRS[part] / name).rglob(f"checkpoints/{CHECKPOINTS[part]}"):
+        summary = checkpoint.parent.parent / "summary.json"
+        if finished and summary.exists() and json.loads(summary.read_text()).get("finished") == finished:
+            return summary.parent
+    return None
+
+
+def analyse(run: Path, name: str, data_dir: str) -> None:
+    """Compute what the report needs of a run's checkpoint, unless it has been."""
+    command, file = ANALYSES[RUNS[name].split("/")[0]]
+    if not (run / file).exists():
+        execute(name, [*with_data(command, data_dir), "--checkpoint", str(run)])
+
+
+def with_data(command: str, data_dir: str) -> list[str]:
+    """The words of a command, with the data folder in the place of DATA."""
+    return [re.sub("^DATA(?=/|$)", lambda _: data_dir, word) for word in command.split()]
+
+
+def check_text(name: str, data_dir: str) -> None:
+    """Raises FileNotFoundError where a run trains on a text of the data folder that is not there."""
+    for word in RUNS[name].split():
+        if word.startswith("DATA/") and not (REPOSITORY / with_data(word, data_dir)[0]).is_file():
+            raise FileNotFoundError(
+                f"the text of {name} is not at {with_data(word, data_dir)[0]}: put it there, or give the folder above "
+                f"{word.removeprefix('DATA/')} with --data_dir"
+            )
 
 
 def newest_run(logs: Path, checkpoint: str) -> Path | None:
@@ -84,13 +151,18 @@ def newest_run(logs: Path, checkpoint: str) -> Path | None:
     return found and found.parent.parent
 
 
-def execute(command: list[str]) -> None:
-    """Run a command to its end, which it also reaches by itself when it is interrupted.
+def execute(name: str, command: list[str]) -> None:
+    """Run a Python script to its end, which it also reaches by itself when it is interrupted.
+
+    Args:
+        name: of the run that it is for.
+        command: the script and its flags.
 
     Raises:
         subprocess.CalledProcessError: its exit code is not 0.
     """
-    with subprocess.Popen(command, cwd=REPOSITORY) as process:
+    print(f"{name}: python {shlex.join(command)}", flush=True)
+    with subprocess.Popen([sys.executable, *command], cwd=REPOSITORY) as process:
         try:
             code = process.wait()
         except KeyboardInterrupt:  # the terminal has told the process, too: let it say what it has saved
@@ -111,6 +183,9 @@ def collect(run: Path, name: str) -> None:
     summary["command"] = f"python {RUNS[name]} --data_dir DATA"
     for flag in ("data_dir", "log_dir"):
         summary["flags"].pop(flag)
+    for word in RUNS[name].split():
+        if word.startswith("DATA/"):
+            summary["flags"]["txt_file"] = word
     (target / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
 
 
@@ -121,13 +196,17 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     names = args.runs or list(RUNS)
     for i, name in enumerate(names):
-        if (RESULTS / name / "summary.json").exists() and not args.force:
-            print(f"{name}: finished, see report/results/{name}")
-            continue
         try:
-            bring_to_its_end(name, args.data_dir, args.force)
+            if (RESULTS / name / "summary.json").exists() and not args.force:
+                complete(name, args.data_dir)
+            else:
+                bring_to_its_end(name, args.data_dir, args.force)
         except subprocess.CalledProcessError as failure:
-            print(f"reproduce.py: error: {name} stopped with exit code {failure.returncode}", file=sys.stderr)
+            code = failure.returncode
+            print(f"reproduce.py: error: {name}: {failure.cmd[0]} stopped with exit code {code}", file=sys.stderr)
+            return 2
+        except FileNotFoundError as error:
+            print(f"reproduce.py: error: {error}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             # By force, the runs that are finished by now would be repeated again.
