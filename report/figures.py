@@ -1,18 +1,57 @@
-"""Draws the report's figures from `report/results/` into `report/figures/`: `python report/figures.py`."""
+"""Draws the report's figures from `report/results/` into `report/figures/`, as far as their runs are there, and lists
+in `report/results/available.json` what the report can show: `python report/figures.py`."""
 
+import csv
 import json
+import math
 from pathlib import Path
 
+import matplotlib
+from matplotlib import patheffects, ticker
 from matplotlib.figure import Figure
+from matplotlib.patches import Circle
 
 REPORT = Path(__file__).resolve().parent
-BLUE, ORANGE = "#0072b2", "#d55e00"
+WIDTH = 6.4  # inches between the margins of a page: the figures are printed at their own size
+BLUE, ORANGE, GREEN, PINK, GREY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#777777"
+STYLE = {"font.size": 9, "legend.fontsize": 8, "axes.titlesize": 9, "svg.hashsalt": "report"}
+# Autoencoders of part 2, with the colour and the line of each.
+AUTOENCODERS = {
+    "ae_z2": ("autoencoder, 2", ORANGE, "-"),
+    "ae_z8": ("autoencoder, 8", PINK, "-"),
+    "aae_z2": ("adversarial, 2", BLUE, "-"),
+    "aae_z8": ("adversarial, 8", GREEN, "-"),
+    "aae_z20": ("adversarial, 20", GREY, "-"),
+}
+# Those of part 2's own pictures.
+DIGIT_COLOURS = (
+    "#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499", "#777777",
+)  # fmt: skip
+
+
+def results_of(run: str, file: str = "summary.json"):
+    """Content of a finished run's JSON or CSV file (rows of numbers); None where either is missing."""
+    path = REPORT / "results" / run / file
+    if not (path.exists() and (path.parent / "summary.json").exists()):
+        return None
+    if path.suffix == ".json":
+        return json.loads(path.read_text())
+    with open(path, newline="") as rows:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(rows)]
+
+
+def logarithmic(axes) -> None:
+    """A logarithmic y axis with ticks at 1, 2 and 5 times the powers of ten, written as decimals."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+    axes.yaxis.set_minor_formatter(ticker.NullFormatter())
 
 
 def attention_cost() -> Figure:
     """Time and memory of attention against the length of the sequence."""
     rows = json.loads((REPORT / "results" / "attention_cost.json").read_text())["rows"]
-    figure = Figure(figsize=(7, 2.8), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.5), layout="constrained")
     for axes, key, label in zip(figure.subplots(1, 2), ("ms", "peak_mib"), ("time [ms]", "memory [MiB]"), strict=True):
         for way, name, colour in (("written_out", "written out", BLUE), ("fused", "fused", ORANGE)):
             points = [(row["length"], row[key]) for row in rows if row["way"] == way]
@@ -26,30 +65,188 @@ def attention_cost() -> Figure:
     return figure
 
 
-def likelihood() -> Figure:
-    """Estimates of log p(x) from samples of the prior and of the encoder."""
-    result = json.loads((REPORT / "results" / "likelihood_z20.json").read_text())
-    figure = Figure(figsize=(5, 2.8), layout="constrained")
-    axes = figure.subplots()
-    for source, colour in (("prior", BLUE), ("encoder", ORANGE)):
-        found = result[source]
-        axes.errorbar(found["samples"], found["mean_log_px"], yerr=found["std"], color=colour, marker="o",
-                      markersize=4, capsize=3, label=f"samples from the {source}")  # fmt: skip
-    axes.set_xscale("log")
-    axes.set_xlabel("samples L")
-    axes.set_ylabel("estimate of log p(x) [nats]")
-    axes.grid(alpha=0.3)
-    axes.legend()
+def likelihood() -> Figure | None:
+    """Estimates of log p(x) from samples of the prior and of the encoder, on one scale for all latent spaces."""
+    runs = {run: found for run in ("vae_z2", "vae_z20") if (found := results_of(run, "likelihood.json"))}
+    if not runs:
+        return None
+    figure = Figure(figsize=(WIDTH if len(runs) > 1 else 0.7 * WIDTH, 2.7), layout="constrained")
+    panels = figure.subplots(1, len(runs), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, found in zip(panels, runs.values(), strict=True):
+        for source, colour, marker in (("prior", BLUE, "o"), ("encoder", ORANGE, "s")):
+            values = found[source]
+            axes.errorbar(values["samples"], values["mean_log_px"], yerr=values["std"], color=colour, marker=marker,
+                          markersize=4, capsize=3, linewidth=1, label=f"samples from the {source}")  # fmt: skip
+        axes.set(xscale="log", xlabel="samples $L$", title=f"{found['z_dim']} latent dimensions")
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel(r"estimate of $\log p(x)$ [nats]")
+    panels[0].legend(loc="lower right")
     return figure
+
+
+def gap() -> Figure | None:
+    """log p(x), the ELBO, and what is between them, image by image."""
+    rows = (results_of("vae_z2", "likelihood.json") or {}).get("gaps")
+    if not rows:
+        return None
+    numbers = range(1, len(rows) + 1)
+    figure = Figure(figsize=(WIDTH, 2.7), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot(numbers, [row["log_px"] for row in rows], "o", markersize=4.5, color=BLUE, label=r"$\log p(x)$")
+    left.plot(numbers, [row["elbo"] for row in rows], "x", markersize=5, color=ORANGE, label="ELBO")
+    left.set_ylabel("nats")
+    right.bar(numbers, [row["gap"] for row in rows], color="#bbbbbb", label=r"$D_\mathrm{KL}(q \| p(z|x))$, integrated")
+    right.plot(numbers, [row["log_px"] - row["elbo"] for row in rows], "D", markersize=3.5, color="black",
+               label=r"$\log p(x) -$ ELBO")  # fmt: skip
+    right.set_ylabel("gap [nats]")
+    right.set_ylim(top=1.3 * max(row["log_px"] - row["elbo"] for row in rows))  # room for the legend
+    for axes in (left, right):
+        axes.set_xlabel("test image")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    return figure
+
+
+def code_clouds() -> Figure | None:
+    """Codes of test images in the plane over the prior, on equal scales for all autoencoders."""
+    titles = {"ae_z2": r"autoencoder, $\lambda = 1$", "aae_z2": r"adversarial autoencoder, $\lambda = 0.995$"}
+    runs = {run: found for run in titles if (found := results_of(run, "codes.csv"))}
+    if not runs:
+        return None
+    limit = 1.05 * max(3, *(abs(row[name]) for rows in runs.values() for row in rows for name in ("z_1", "z_2")))
+    width = WIDTH if len(runs) > 1 else 0.6 * WIDTH
+    figure = Figure(figsize=(width, 3.5), layout="constrained")
+    panels = figure.subplots(1, len(runs), sharex=True, sharey=True, squeeze=False)[0]
+    outline = [patheffects.withStroke(linewidth=2.5, foreground="white")]
+    for axes, (run, rows) in zip(panels, runs.items(), strict=True):
+        for digit, colour in enumerate(DIGIT_COLOURS):
+            points = [(row["z_1"], row["z_2"]) for row in rows if row["label"] == digit]
+            if not points:
+                continue
+            z_1, z_2 = zip(*points, strict=True)
+            axes.scatter(z_1, z_2, s=4, color=colour, linewidths=0, label=str(digit), rasterized=True)
+            axes.annotate(str(digit), (sorted(z_1)[len(z_1) // 2], sorted(z_2)[len(z_2) // 2]), ha="center",
+                          va="center", weight="bold", path_effects=outline)  # fmt: skip
+        for radius in (1, 2, 3):
+            axes.add_patch(Circle((0, 0), radius, fill=False, color="black", linewidth=0.8, linestyle="--"))
+        axes.set(title=titles[run], xlabel="$z_1$", aspect="equal", xlim=(-limit, limit), ylim=(limit, -limit))
+    panels[0].set_ylabel("$z_2$")
+    figure.legend(*panels[0].get_legend_handles_labels(), title="digit", ncols=10, markerscale=3,
+                  loc="outside lower center", handletextpad=0.1, columnspacing=1)  # fmt: skip
+    return figure
+
+
+def aae_losses() -> Figure | None:
+    """The game of all autoencoders over the epochs."""
+    runs = {run: found for run in AUTOENCODERS if (found := results_of(run, "metrics.csv"))}
+    if not runs:
+        return None
+    panels = {
+        "reconstruction, training [MSE]": "train_recon_loss", "reconstruction, test [MSE]": "test_recon_loss",
+        "generator's loss [nats]": "train_gen_loss", "discriminator's loss [nats]": "train_disc_loss",
+        "discriminator's accuracy": "train_accuracy", "codes to prior, KS distance": "test_ks_mean",
+    }  # fmt: skip
+    undecided = {"train_gen_loss": math.log(2), "train_disc_loss": math.log(2), "train_accuracy": 0.5}
+    figure = Figure(figsize=(WIDTH, 4.4), layout="constrained")
+    grid = figure.subplots(2, 3, sharex=True)
+    for axes, (title, name) in zip(grid.T.flat, panels.items(), strict=True):
+        for run, rows in runs.items():
+            label, colour, line = AUTOENCODERS[run]
+            axes.plot([row["epoch"] for row in rows], [row[name] for row in rows], line, color=colour, linewidth=1,
+                      label=label)  # fmt: skip
+        if name in undecided:
+            axes.axhline(undecided[name], color="black", linestyle=":", linewidth=1)
+        axes.set_title(title)
+        axes.grid(alpha=0.3, which="both")
+    for axes in (*grid[:, 0], grid[1, 2]):  # of which the first epochs would hide the rest
+        logarithmic(axes)
+    for axes in grid[1]:
+        axes.set_xlabel("epoch")
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), ncols=3, loc="outside lower center",
+                  title="autoencoder, latent dimensions")  # fmt: skip
+    return figure
+
+
+def distances() -> Figure | None:
+    """How far codes are from the prior in 2, 8 and 20 dimensions."""
+    kinds = {"autoencoder": ("ae", ORANGE, "s"), "adversarial": ("aae", BLUE, "o")}
+    if not any(results_of(run) for run in AUTOENCODERS):
+        return None
+    dimensions, images = (2, 8, 20), 10_000
+    # What as many draws from the prior give: the square root of the mean square, and for KS the asymptotic mean.
+    draws = {
+        "test_mean_error": [math.sqrt(d / images) for d in dimensions],
+        "test_covariance_error": [math.sqrt(d * (d + 1) / images) for d in dimensions],
+        "test_ks_mean": [math.sqrt(math.pi / 2) * math.log(2) / math.sqrt(images) for _ in dimensions],
+    }
+    panels = {
+        "mean, $\\|\\bar z\\|$": ("summary.json", "test_mean_error"),
+        "covariance, $\\|\\mathrm{cov}(z) - I\\|$": ("summary.json", "test_covariance_error"),
+        "Kolmogorov-Smirnov": ("summary.json", "test_ks_mean"),
+    }
+    figure = Figure(figsize=(WIDTH, 2.5), layout="constrained")
+    for axes, (title, (file, name)) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+        for label, (prefix, colour, marker) in kinds.items():
+            found = [(i, results_of(f"{prefix}_z{d}", file)) for i, d in enumerate(dimensions)]
+            points = [(i, result[name]) for i, result in found if result]
+            if points:
+                axes.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=5, label=label)
+        axes.plot(range(3), draws[name], color="black", linestyle=":", marker="_", label="draws of the prior")
+        logarithmic(axes)
+        axes.set(title=title, xlabel="latent dimensions", xticks=range(3), xticklabels=dimensions,
+                 xlim=(-0.3, 2.3))  # fmt: skip
+        axes.grid(alpha=0.3, which="both")
+    figure.axes[0].set_ylabel("distance to the prior")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), ncols=3, loc="outside lower center")
+    return figure
+
+
+def attention(run: str) -> Figure | None:
+    """Weights of three heads, rows the positions that look, columns those that are looked at."""
+    found = (results_of(run, "language.json") or {}).get("attention")
+    if not found:
+        return None
+    names = [{" ": "␣", "\n": "⏎"}.get(character, character) for character in found["characters"]]
+    figure = Figure(figsize=(WIDTH, 3.1), layout="constrained")
+    panels = figure.subplots(1, len(found["heads"]), sharey=True, squeeze=False)[0]
+    for axes, head in zip(panels, found["heads"], strict=True):
+        weights = [[w if j <= i else math.nan for j, w in enumerate(row)] for i, row in enumerate(head["weights"])]
+        image = axes.imshow(weights, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+        axes.set_xticks(range(len(names)), names, fontsize=6.5, family="monospace")
+        axes.set_yticks(range(len(names)), names, fontsize=6.5, family="monospace")
+        axes.tick_params(length=0, pad=1.5)
+        axes.set(title=f"layer {found['layer'] + 1}, head {head['head'] + 1}", xlabel="is looked at")
+    panels[0].set_ylabel("looks")
+    figure.colorbar(image, ax=panels, label="weight", location="bottom", shrink=0.4, aspect=30)
+    return figure
+
+
+def available() -> list[str]:
+    """Paths, from the report's folder, of all figures and all files of results; of a run only once it is finished."""
+    files = [path for folder in ("figures", "results") for path in (REPORT / folder).rglob("*") if path.is_file()]
+    complete = [path for path in files if path.parent.name in ("figures", "results") or
+                (path.parent / "summary.json").exists()]  # fmt: skip
+    return sorted(path.relative_to(REPORT).as_posix() for path in complete if path.name != "available.json")
 
 
 def main() -> int:
     folder = REPORT / "figures"
     folder.mkdir(exist_ok=True)
-    for draw in (attention_cost, likelihood):
-        path = folder / f"{draw.__name__}.svg"
-        draw().savefig(path, metadata={"Date": None})
-        print(path)
+    drawings = {draw.__name__: draw for draw in
+                (attention_cost, likelihood, gap, code_clouds, aae_losses, distances)}  # fmt: skip
+    for run in ("gpt_shakespeare", "gpt_grimm"):
+        drawings[f"attention_{run}"] = lambda run=run: attention(run)
+    with matplotlib.rc_context(STYLE):
+        for name, draw in drawings.items():
+            path, figure = folder / f"{name}.svg", draw()
+            if figure is None:
+                path.unlink(missing_ok=True)  # of results that are not there any more
+                continue
+            figure.savefig(path, dpi=250, metadata={"Date": None})
+            print(path)
+    text = json.dumps(available(), indent=2) + "\n"
+    (REPORT / "results" / "available.json").write_text(text)
     return 0
 
 
