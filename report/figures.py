@@ -216,8 +216,8 @@ def attention(run: str) -> Figure | None:
         axes.set_xticks(range(len(names)), names, fontsize=6.5, family="monospace")
         axes.set_yticks(range(len(names)), names, fontsize=6.5, family="monospace")
         axes.tick_params(length=0, pad=1.5)
-        axes.set(title=f"layer {found['layer'] + 1}, head {head['head'] + 1}", xlabel="is looked at")
-    panels[0].set_ylabel("looks")
+        axes.set(title=f"layer {found['layer'] + 1}, head {head['head'] + 1}", xlabel="key")
+    panels[0].set_ylabel("query")
     figure.colorbar(image, ax=panels, label="weight", location="bottom", shrink=0.4, aspect=30)
     return figure
 
