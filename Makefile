@@ -11,7 +11,7 @@ ARGS ?=
 LOGS ?= part1/VAE_logs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format grade train-part1 train-part2 train-part3 reproduce report tensorboard clean
+.PHONY: help demo test lint format grade bench train-part1 train-part2 train-part3 reproduce report tensorboard clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,13 @@ format: $(VENV)/.installed-tests ## bring the code into the format that lint che
 grade: $(VENV)/.installed-tests ## run the suite on another solution: make grade SUBMISSION=DIR
 	@test -n "$(SUBMISSION)" || { echo "name the folder that holds part1, part2, part3: make grade SUBMISSION=DIR" >&2; exit 2; }
 	@$(BIN)/python -m pytest --submission "$(SUBMISSION)" $(ARGS)
+
+bench: $(VENV)/.installed-tests ## measure the speed of all parts beside plain pipelines, on MNIST: half an hour on two cores
+	@$(PIP) --no-deps -r tests/benchmarks/requirements.txt
+	$(BIN)/python tests/benchmarks/bench_part1.py $(ARGS)
+	$(BIN)/python tests/benchmarks/bench_part2.py $(ARGS)
+	$(BIN)/python tests/benchmarks/bench_part3_training.py $(ARGS)
+	$(BIN)/python tests/benchmarks/bench_part3_generation.py $(ARGS)
 
 train-part1: $(VENV)/.installed ## train the VAE on MNIST; ARGS="--epochs 2" and so on
 	$(BIN)/python part1/train.py $(ARGS)

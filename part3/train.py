@@ -120,6 +120,8 @@ def new_model(args: argparse.Namespace):
     if args.block_size > model.block_size:
         raise InputError(f"--block_size {args.block_size} is more than the {model.block_size} positions of the "
                          "pretrained model")  # fmt: skip
+    for parameter in model.parameters():  # row by row in memory, as a resumed run has them, to be equal to the last bit
+        parameter.data = parameter.data.contiguous()
     return model.train(), vocabulary
 
 

@@ -142,6 +142,17 @@ def take_steps(model) -> None:
         optimizer.zero_grad()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_matrices_lie_in_memory_as_a_single_vector_is_multiplied_fastest(part3, tmp_path, dtype):
+    their_model().save_pretrained(tmp_path)
+    model = part3.gpt.GPT.from_pretrained(tmp_path, dtype)
+    layers = [layer for layer in model.modules() if isinstance(layer, torch.nn.Linear)]
+    assert len(layers) == 9
+    for layer in layers:
+        by_columns = dtype == torch.float32
+        assert layer.weight.t().is_contiguous() == by_columns and layer.weight.is_contiguous() != by_columns
+
+
 @pytest.mark.parametrize(
     "changes", [{}, {"tie_weights": True}, {"layer_norm_epsilon": 0.3}, {"resid_pdrop": 0.7, "attn_pdrop": 0.0}]
 )

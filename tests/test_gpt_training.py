@@ -249,6 +249,7 @@ def test_fine_tuning_starts_from_pretrained_weights_on_their_tokens(part3, text_
     model = small_gpt(part3, vocab_size=characters.vocab_size, block_size=17)
     part3.pretrained.save(model, tmp_path / "model", characters)
     args = flags(text_file, tmp_path, use_pretrained=str(tmp_path / "model"), learning_rate=1e-30, max_steps=2)
+    assert all(weight.is_contiguous() for weight in part3.train.new_model(args)[0].parameters()), "as after --resume"
     part3.train.train(args)
     run = tmp_path / "lightning_logs" / "version_0"
     tuned, vocabulary, _ = part3.run_folder.load_gpt(run / "checkpoints" / "last.ckpt")

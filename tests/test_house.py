@@ -1,6 +1,7 @@
 """The repository around the parts: installation lists, make targets, and what the READMEs say."""
 
 import ast
+import functools
 import json
 import re
 import subprocess
@@ -32,8 +33,8 @@ def lines_of(path) -> list[str]:
 
 
 def requirements(repository) -> dict[str, str]:
-    """Lowest version of each package that the two requirement files name."""
-    files = [repository / "requirements.txt", repository / "tests" / "requirements.txt"]
+    """Lowest version of each package that the requirement files name."""
+    files = [repository / folder / "requirements.txt" for folder in (".", "tests", "tests/benchmarks")]
     matches = [(line, REQUIREMENT.match(line)) for file in files for line in lines_of(file)]
     assert all(match for _, match in matches), [line for line, match in matches if not match]
     return {match[1].lower(): match[2] for _, match in matches}
@@ -69,7 +70,7 @@ def test_conda_takes_its_packages_from_the_same_files(repository):
 
 
 def test_what_the_code_imports_is_required(repository):
-    """Third-party modules of the parts, of the report and of the tests, against the two requirement files."""
+    """Third-party modules of the parts, of the report and of the tests, against the requirement files."""
     required = requirements(repository)
     for file in [*repository.glob("part*/*.py"), *repository.glob("report/*.py"), *repository.glob("tests/**/*.py")]:
         folders = [file.parent, repository / "tests"]
@@ -87,7 +88,8 @@ def test_what_the_code_imports_is_required(repository):
 def test_ruff_knows_the_repository_s_own_modules(repository):
     """They are sorted below the packages, also where they are imported into another folder."""
     settings = tomllib.loads((repository / "pyproject.toml").read_text())
-    files = [*repository.glob("part*/*.py"), *repository.glob("report/*.py"), *repository.glob("tests/*.py")]
+    folders = ("part*", "report", "tests", "tests/benchmarks")
+    files = [file for folder in folders for file in repository.glob(f"{folder}/*.py")]
     own = {file.stem for file in files if not file.stem.startswith("test_")}
     assert own == set(settings["tool"]["ruff"]["lint"]["isort"]["known-first-party"])
 
@@ -190,10 +192,13 @@ def test_versions_in_the_readme_are_the_pinned_ones(repository):
 
 
 def test_numbers_of_the_readme_are_those_of_the_results(repository):
-    """A number that is a link to a summary's entry, `[0.51](report/results/vae_z20/summary.json#test_bpd)`."""
-    links = re.findall(r"\[([0-9.,]+)\]\((report/results/[^)#]+)#(\w+)\)", (repository / "README.md").read_text())
+    """A number that is a link to an entry of a result, `[0.51](report/results/vae_z20/summary.json#test_bpd)`, or to
+    one within others, `#part1.step.seconds`."""
+    links = re.findall(r"\[([0-9.,]+)\]\((report/results/[^)#]+)#([\w.]+)\)", (repository / "README.md").read_text())
+    assert links
     for text, file, key in links:
-        value = json.loads((repository / file).read_text())[key]
+        result = json.loads((repository / file).read_text())
+        value = functools.reduce(lambda entry, name: entry[name], key.split("."), result)
         decimals = len(text.partition(".")[2])
         assert float(text.replace(",", "")) == round(value, decimals), f"{file} {key}: {value}"
 

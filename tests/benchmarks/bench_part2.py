@@ -1,0 +1,128 @@
+"""Part 2's adversarial autoencoder against the plain pipeline: `python tests/benchmarks/bench_part2.py`.
+
+A turn trains a new model for an epoch of 60,000 images; the losses that are compared are those of the test set, which
+takes no part in the time.
+"""
+
+import itertools
+import os
+import sys
+import tempfile
+import time
+from argparse import Namespace
+from pathlib import Path
+
+import contest
+
+PART = contest.REPOSITORY / "part2"
+COURSE = {"z_dim": 8, "lambda_": 0.995, "ae_lr": 1e-3, "d_lr": 5e-3}
+BATCH_SIZE = 64
+STEPS_PER_EPOCH = 938
+
+
+def ours(args) -> contest.Turn:
+    """What `part2/train.py` sets up."""
+    import run_folder
+
+    run_folder.prepare_processor()
+    import torch
+
+    import limits
+    from inputs import completed
+    from mnist import load_data
+    from train import start_fabric, train_aae
+    from training_run import TrainingRun
+
+    flags = completed(Namespace(data_dir=args.data_dir, epochs=1, progress_bar=False, **COURSE))
+    fabric = start_fabric(flags)
+
+    def turn(seed: int, steps: int) -> dict:
+        flags.seed = seed
+        with tempfile.TemporaryDirectory() as folder:
+            run = TrainingRun(flags, fabric, Path(folder), *load_data(flags))
+            limits.synchronize()
+            start = time.perf_counter()
+            with run.batches(1) as batches:
+                means = train_aae(1, run.wrapped_model, itertools.islice(batches, steps or None), run.logger_ae,
+                                  run.logger_disc, run.optimizer_ae, run.optimizer_disc, flags.lambda_,
+                                  backward=fabric.backward)  # fmt: skip
+            limits.synchronize()
+            seconds = time.perf_counter() - start
+            run.evaluate(1, means)
+            run.close()
+        if not seed:
+            x = torch.rand(BATCH_SIZE, 1, 28, 28, device=fabric.device)
+            turn.counted = limits.count(lambda: step_of(run.model, x))
+        return {"seconds": seconds, "loss": run.row["test_recon_loss"], "counted": turn.counted}
+
+    def step_of(model, x) -> None:
+        recon_x, z = model(x)
+        model.get_loss_autoencoder(x, recon_x, z, flags.lambda_)[0].backward()
+        model.get_loss_discriminator(z)[0].backward()
+
+    return turn
+
+
+def baseline(args) -> contest.Turn:
+    """The plain pipeline."""
+    import torch
+    from torch.utils.tensorboard import SummaryWriter
+
+    import baseline_aae
+    import limits
+    from evaluation import encode
+    from mnist import mnist_test
+
+    test_loader = mnist_test(args.data_dir)
+
+    def turn(seed: int, steps: int) -> dict:
+        torch.manual_seed(seed)
+        model = baseline_aae.PlainAAE(COURSE["z_dim"]).to(limits.device())
+        loader = baseline_aae.loader(args.data_dir, BATCH_SIZE, num_workers=min(4, os.cpu_count()))
+        optimizers = baseline_aae.optimizers(model, COURSE["ae_lr"], COURSE["d_lr"])
+        with tempfile.TemporaryDirectory() as folder, SummaryWriter(folder) as writer:
+            loggers = [baseline_aae.PlainLogger(writer, name) for name in ("generator", "discriminator")]
+            limits.synchronize()
+            start = time.perf_counter()
+            batches = itertools.islice(loader, steps or None)
+            baseline_aae.train(model, batches, *loggers, *optimizers, COURSE["lambda_"])
+            limits.synchronize()
+            seconds = time.perf_counter() - start
+        return {"seconds": seconds, "loss": encode(model.eval(), test_loader)[2]}
+
+    return turn
+
+
+def limit(args) -> contest.Turn:
+    import limits
+
+    return limits.limit_turn
+
+
+def main() -> int:
+    args = contest.build_parser(__doc__.splitlines()[0], steps=0).parse_args()
+    sys.path.insert(0, str(PART))
+    contestants = {"ours": ours, "baseline": baseline, "limit": limit}
+    if args.worker:
+        contest.serve(contestants, args)
+        return 0
+    found = contest.hold(__file__, contestants, args)
+    import limits
+
+    rows, steps = contest.table(found), args.steps or STEPS_PER_EPOCH
+    step_seconds = rows["ours"]["seconds"]["median"] / steps
+    result = {
+        "task": f"AAE with z_dim {COURSE['z_dim']}, {steps} steps of {BATCH_SIZE} images",
+        "rows": rows,
+        "step": limits.shares(found["ours"][0]["counted"], step_seconds, rows["limit"]),
+        "over_baseline": contest.ratios(found["ours"], found["baseline"]),
+        "losses_baseline": contest.agree(found["ours"], found["baseline"]),
+        "help_seconds": contest.help_seconds("part2"),
+        "training": contest.one_epoch("part2", args.data_dir),
+    }
+    contest.write(args.output, "part2", result, ["pytorch-lightning"])
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,175 @@
+"""Part 3's training of gpt-mini on characters against the plain pipeline:
+`python tests/benchmarks/bench_part3_training.py`.
+
+A turn trains a new model on Shakespeare for some steps of 128 windows of 128 characters; both pipelines start from the
+same weights. The losses that are compared are those of a text that neither was trained on, which takes no part in the
+time. Further contestants are the same training with other flags, which change the arithmetic and so are no defaults.
+"""
+
+import itertools
+import os
+import sys
+import tempfile
+import time
+from argparse import Namespace
+from pathlib import Path
+
+import contest
+
+PART = contest.REPOSITORY / "part3"
+
+
+def clock():
+    """Callback that notes the time from the first step's beginning to the last one's end."""
+    import pytorch_lightning as pl
+
+    import limits
+
+    class Clock(pl.Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            limits.synchronize()
+            self.start = time.perf_counter()
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if trainer.global_step == trainer.max_steps or trainer.is_last_batch:
+                limits.synchronize()
+                self.seconds = time.perf_counter() - self.start
+
+    return Clock()
+
+
+def prepare(args, seed: int, steps: int, **flags):
+    """Flags, data and a new model, as `part3/train.py` makes them."""
+    import pytorch_lightning as pl
+
+    import train
+    from dataset import load_text
+    from inputs import completed
+
+    flags = completed(Namespace(data_dir=args.data_dir, max_steps=steps, val_every_n_steps=steps, seed=seed,
+                                generate_every_n_steps=10**9, **flags))  # fmt: skip
+    pl.seed_everything(seed, workers=True, verbose=False)
+    text = load_text(flags.txt_file, Path(flags.data_dir))
+    train_set, val_set = train.load_data(flags, None, text)
+    return flags, text, train_set, val_set, train.from_scratch(flags, train_set.vocab_size)
+
+
+def loss_of(model, val_set, num_batches: int = 2) -> float:
+    """Mean loss in nats on the beginning of the validation text."""
+    import torch
+    import torch.nn.functional as F
+
+    import limits
+    from dataset import val_loader
+
+    model.eval().to(limits.device())
+    with torch.no_grad():
+        losses = []
+        for x, y in itertools.islice(val_loader(val_set, 128), num_batches):
+            logits = model(x.to(limits.device())).float().flatten(end_dim=1)
+            losses.append(F.cross_entropy(logits, y.to(limits.device()).flatten()).item())
+    return sum(losses) / len(losses)
+
+
+def result_of(watch, steps: int, flags, loss: float) -> dict:
+    tokens = steps * flags.train_batch_size * flags.block_size
+    return {"seconds": watch.seconds, "tokens_per_second": tokens / watch.seconds, "loss": loss}
+
+
+def ours(args, **flags) -> contest.Turn:
+    """What `part3/train.py` sets up."""
+    import run_folder
+
+    run_folder.prepare_processor()
+    run_folder.quieten_lightning()
+    import torch
+    import torch.nn.functional as F
+
+    import limits
+    import train
+    from lightning_module import GPTLightningModule
+
+    def turn(seed: int, steps: int) -> dict:
+        settings, _, train_set, val_set, model = prepare(args, seed, steps, **flags)
+        record = run_folder.RunRecord(settings, steps, settings.train_batch_size * settings.block_size, "")
+        module, watch = GPTLightningModule(settings, model, train_set, val_set), clock()
+        if settings.compile:
+            module.model.compile()
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = train.make_trainer(settings, Path(folder), None, record, 1)
+            trainer.limit_val_batches = 1
+            trainer.callbacks.append(watch)
+            trainer.fit(module)
+        result = result_of(watch, steps, settings, loss_of(model, val_set))
+        if not seed:
+            x, y = (t.to(limits.device()) for t in train_set.__getitems__(list(range(settings.train_batch_size))))
+            model.train()
+            turn.counted = limits.count(lambda: F.cross_entropy(model(x).flatten(0, 1), y.flatten()).backward())
+            model.zero_grad()
+            torch.manual_seed(seed)
+        return {**result, "counted": turn.counted}
+
+    return turn
+
+
+def baseline(args) -> contest.Turn:
+    """The plain pipeline."""
+    import baseline_gpt
+
+    def turn(seed: int, steps: int) -> dict:
+        flags, text, train_set, val_set, model = prepare(args, seed, steps)
+        plain = baseline_gpt.PlainGPT(model.config)
+        plain.load_state_dict(model.state_dict())
+        characters = baseline_gpt.Characters(text[: len(train_set.data)], train_set.string_to_index, flags.block_size)
+        module, watch = baseline_gpt.PlainModule(plain, flags, characters, min(8, os.cpu_count())), clock()
+        with tempfile.TemporaryDirectory() as folder:
+            baseline_gpt.trainer(folder, steps, flags.clip_grad_norm, [watch]).fit(module)
+        return result_of(watch, steps, flags, loss_of(plain, val_set))
+
+    return turn
+
+
+def limit(args) -> contest.Turn:
+    import limits
+
+    return limits.limit_turn
+
+
+def main() -> int:
+    parser = contest.build_parser(__doc__.splitlines()[0], steps=20)
+    parser.add_argument("--others", nargs="*", choices=("bf16", "compile"), default=[], help="further contestants")
+    args = parser.parse_args()
+    sys.path.insert(0, str(PART))
+    contestants = {
+        "ours": ours,
+        "baseline": baseline,
+        "bf16": lambda args: ours(args, precision="bf16-mixed"),
+        "compile": lambda args: ours(args, compile=True),
+        "limit": limit,
+    }
+    if args.worker:
+        contest.serve(contestants, args)
+        return 0
+    if args.steps < 1:
+        parser.error("--steps must be at least 1")
+    found = contest.hold(__file__, ["ours", "baseline", *args.others, "limit"], args)
+    import limits
+
+    rows = contest.table(found)
+    result = {
+        "task": f"gpt-mini, {args.steps} steps of 128 windows of 128 characters",
+        "rows": rows,
+        "step": limits.shares(
+            found["ours"][0]["counted"], rows["ours"]["seconds"]["median"] / args.steps, rows["limit"]
+        ),
+        "help_seconds": contest.help_seconds("part3"),
+    }
+    for rival in ("baseline", *args.others):
+        result[f"tokens_over_{rival}"] = contest.ratios(found["ours"], found[rival], "tokens_per_second")
+        result[f"losses_{rival}"] = contest.agree(found["ours"], found[rival])
+    contest.write(args.output, "part3_training", result, ["pytorch-lightning"])
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

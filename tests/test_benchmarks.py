@@ -1,0 +1,226 @@
+"""The benchmarks: contestants take turns, what is counted is right, and baselines train the same model."""
+
+import importlib
+import json
+import math
+import subprocess
+import sys
+from argparse import Namespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+pytestmark = pytest.mark.own
+
+
+@pytest.fixture
+def load(repository, monkeypatch):
+    """Imports a module of tests/benchmarks afresh, and among the modules of the part that is active."""
+    monkeypatch.syspath_prepend(str(repository / "tests" / "benchmarks"))
+    loaded = []
+
+    def load(name: str):
+        sys.modules.pop(name, None)
+        loaded.append(name)
+        return importlib.import_module(name)
+
+    yield load
+    for name in loaded:
+        sys.modules.pop(name, None)
+
+
+# ---------------------------------------------------------------------------------------------------------- contests
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {benchmarks!r})
+import contest
+
+def setup(name):
+    def contestant(args):
+        def turn(seed, steps):
+            print("noise")
+            with open({log!r}, "a") as log:
+                log.write(f"{{name}}{{seed}}:{{steps}} ")
+            if name == "c":
+                raise SystemExit(3)
+            return {{"seconds": float(seed)}}
+        return turn
+    return contestant
+
+args = contest.build_parser("", 7).parse_args()
+contest.serve({{name: setup(name) for name in "abc"}}, args)
+"""
+
+
+@pytest.fixture
+def script(repository, tmp_path):
+    file, log = tmp_path / "script.py", tmp_path / "log"
+    file.write_text(SCRIPT.format(benchmarks=str(repository / "tests" / "benchmarks"), log=str(log)))
+    return str(file), log
+
+
+def test_contestants_take_turns_and_the_first_one_does_not_count(load, script, capfd):
+    contest = load("contest")
+    file, log = script
+    found = contest.hold(file, ["a", "b"], Namespace(data_dir="", rounds=2, steps=7))
+    assert log.read_text().split() == ["a0:3", "b0:3", "a1:7", "b1:7", "a2:7", "b2:7"]
+    assert {name: [turn["seconds"] for turn in turns] for name, turns in found.items()} == {"a": [1, 2], "b": [1, 2]}
+    assert all(turn["peak_mib"] > 1 for turns in found.values() for turn in turns)
+
+
+def test_a_contestant_that_dies_is_named(load, script):
+    contest = load("contest")
+    with pytest.raises(RuntimeError, match="contestant c "):
+        contest.hold(script[0], ["a", "c"], Namespace(data_dir="", rounds=1, steps=7))
+
+
+def turns(key: str, *values: float) -> list[dict]:
+    return [{key: value} for value in values]
+
+
+def test_ratios_compare_turns_of_the_same_round(load):
+    found = load("contest").ratios(turns("seconds", 1, 2, 8), turns("seconds", 2, 2, 2))
+    assert found == {"median": 1, "min": 0.5, "max": 4}
+
+
+@pytest.mark.parametrize("theirs, expected", [((1.15, 1.25, 1.2), True), ((1.35, 1.45, 1.4), False)])
+def test_losses_agree_where_they_differ_by_less_than_their_seeds(load, theirs, expected):
+    found = load("contest").agree(turns("loss", 1.0, 1.2, 1.1), turns("loss", *theirs))
+    assert found["ours"] == pytest.approx(1.1) and found["theirs"] == pytest.approx(theirs[2])
+    assert found["range_over_seeds"] == pytest.approx(0.2)
+    assert found["agree"] is expected
+
+
+def test_a_section_joins_those_of_the_same_device_alone(load, tmp_path):
+    contest, file = load("contest"), tmp_path / "bench.json"
+    contest.write(file, "part1", {"x": 1})
+    contest.write(file, "part2", {"x": 2})
+    both = json.loads(file.read_text())
+    assert (both["part1"]["x"], both["part2"]["x"]) == (1, 2)
+    assert both["part1"]["versions"]["torch"] == torch.__version__.split("+")[0]
+    file.write_text(json.dumps({**both, "device": "another one"}))
+    contest.write(file, "part2", {"x": 3})
+    found = json.loads(file.read_text())
+    assert "part1" not in found and found["part2"]["x"] == 3 and found["device"] == both["device"]
+
+
+def test_a_whole_run_has_its_peak_memory_and_has_to_succeed(load):
+    contest = load("contest")
+    mib = 150
+    found = contest.run_whole([sys.executable, "-c", f"import time; x = b'1' * ({mib} << 20); time.sleep(0.2)"])
+    assert mib < found["peak_mib"] < mib + 100 and found["seconds"] > 0
+    with pytest.raises(subprocess.CalledProcessError):
+        contest.run_whole([sys.executable, "-c", "raise SystemExit(3)"])
+
+
+# ------------------------------------------------------------------------------------------------------------ limits
+
+
+def test_counts_of_a_matrix_product(load):
+    a, b = torch.randn(5, 7), torch.randn(7, 11)
+    assert load("limits").count(lambda: a.T.T @ b) == {"flops": 2 * 5 * 7 * 11, "bytes": 4 * (5 * 7 + 7 * 11 + 5 * 11)}
+
+
+def test_a_copy_reads_its_source_and_writes_its_target(load):
+    a, b = torch.ones(13), torch.zeros(13)
+    assert load("limits").count(lambda: b.copy_(a)) == {"flops": 0, "bytes": 2 * 4 * 13}
+
+
+def test_shares_of_the_limits(load):
+    limit = {"flops_per_second": {"median": 100}, "bytes_per_second": {"median": 40}}
+    found = load("limits").shares({"flops": 50, "bytes": 20}, 2.0, limit)
+    assert (found["percent_of_flops"], found["percent_of_bytes"]) == (25, 25)
+
+
+def test_the_limit_is_not_below_what_another_product_reaches(load):
+    limit = load("limits").limit_turn(0, 0)
+    assert limit["flops_per_second"] > 1e9 and limit["bytes_per_second"] > 1e8
+
+
+def test_operations_of_a_token_are_those_that_a_model_takes(part3, load):
+    """A small GPT in the place of the large one, whose matrix products PyTorch counts."""
+    bench = load("bench_part3_generation")
+    config = part3.gpt.GPT.get_default_config()
+    config.n_layer, config.n_head, config.n_embd = 3, 2, 48
+    config.vocab_size, config.block_size, config.tie_weights, config.fused_attention = 5003, 1024, True, False
+    model = part3.gpt.GPT(config).eval()
+    context = bench.PROMPT + bench.NEW_TOKENS // 2
+    stream = model.stream(torch.zeros(1, context - 1, dtype=torch.long), 2)
+    next(stream)
+    with FlopCounterMode(display=False) as counter:
+        next(stream)
+    parameters = sum(p.numel() for p in model.parameters())
+    found = bench.of_a_token(parameters, 16, n_layer=3, n_embd=48)
+    assert found["flops"] == pytest.approx(counter.get_total_flops(), rel=0.02)
+    weights = parameters - 1024 * 48
+    assert found["bytes"] == pytest.approx(2 * weights + 2 * 2 * 3 * 48 * context)
+
+
+# --------------------------------------------------------------------------------------------------------- baselines
+
+
+def test_the_plain_vae_has_the_same_losses_and_gradients(part1, load):
+    plain = load("baseline_vae").PlainVAE(num_filters=3, z_dim=5, lr=1e-3)
+    model = part1.train_pl.VAE(num_filters=3, z_dim=5, lr=1e-3)
+    model.load_state_dict(plain.state_dict())
+    imgs = torch.randint(0, 16, (7, 1, 28, 28))
+    results = []
+    for candidate in (model, plain):
+        torch.manual_seed(3)
+        losses = candidate(imgs)
+        losses[2].backward()
+        results.append((torch.stack(losses).detach(), candidate.encoder.net[0].weight.grad))
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_the_plain_aae_has_the_same_losses(part2, load):
+    plain = load("baseline_aae").PlainAAE(z_dim=5)
+    model = part2.models.AdversarialAE(z_dim=5)
+    model.load_state_dict(plain.state_dict())
+    x = torch.rand(7, 1, 28, 28) * 2 - 1
+    recon_x, z = model(x)
+    for method, other, arguments in (
+        (model.get_loss_autoencoder, plain.loss_autoencoder, (x, recon_x, z, 0.9)),
+        (model.get_loss_discriminator, plain.loss_discriminator, (z.detach(),)),
+    ):
+        values = []
+        for loss in (method, other):
+            torch.manual_seed(3)
+            values.append({name: value.item() for name, value in loss(*arguments)[1].items()})
+        assert values[0] == pytest.approx(values[1], rel=1e-5)
+
+
+def test_the_plain_gpt_has_the_same_logits_and_tokens(part3, load):
+    config = part3.gpt.GPT.get_default_config()
+    config.n_layer, config.n_head, config.n_embd, config.vocab_size, config.block_size = 2, 3, 33, 17, 11
+    model = part3.gpt.GPT(config).eval()
+    plain = load("baseline_gpt").PlainGPT(config).eval()
+    plain.load_state_dict(model.state_dict())
+    idx = torch.randint(17, (2, 7))
+    torch.testing.assert_close(plain(idx), model(idx))
+    assert torch.equal(plain.generate(idx, 13), model.generate(idx, 13))
+
+
+def test_the_plain_windows_of_a_text_are_those_of_the_dataset(part3, load):
+    text = "to be or not to be"
+    dataset = part3.dataset.TextDataset(None, None, 5, text=text)
+    plain = load("baseline_gpt").Characters(text, dataset.string_to_index, 5)
+    assert len(plain) == len(dataset)
+    for ours, theirs in zip(map(dataset.__getitem__, range(len(dataset))), map(plain.__getitem__, range(len(plain))),
+                            strict=True):  # fmt: skip
+        assert torch.equal(torch.stack(ours), torch.stack(theirs))
+
+
+def test_validation_loss_of_a_model_that_guesses(part3, load):
+    bench = load("bench_part3_training")
+    dataset = part3.dataset.TextDataset(None, None, 4, text="abcdefgh" * 5)
+    guess = torch.nn.Module()
+    guess.forward = lambda idx: torch.zeros(*idx.shape, dataset.vocab_size)
+    assert bench.loss_of(guess, dataset) == pytest.approx(math.log(8))
+    sure = torch.nn.Module()
+    sure.forward = lambda idx: 50.0 * F.one_hot((idx + 1) % 8, 8).float()
+    assert bench.loss_of(sure, dataset) == pytest.approx(0, abs=1e-6)
