@@ -164,16 +164,24 @@ def test_a_run_is_not_finished_before_its_analysis_is(reproduce, tmp_path, capfd
 
 
 def test_an_analysis_that_a_finished_run_lacks_is_made_up_for(reproduce, tmp_path, capfd):
-    """From the checkpoint of this very run, not of a newer one that broke off."""
+    """From the checkpoint of this very run, not of newer ones that broke off or were not collected."""
     assert reproduce.main(["a", "--data_dir", "data"]) == 0
     for folder in (run_folder(tmp_path, "a", 0), tmp_path / "results" / "a"):
         (folder / "likelihood.json").unlink()
-    assert reproduce.main(["a", "--data_dir", "fails", "--force"]) == 2
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "breaks").touch()
+    for data_dir in (str(tmp_path / "broken"), "fails"):
+        assert reproduce.main(["a", "--data_dir", data_dir, "--force"]) == 2
+    assert (run_folder(tmp_path, "a", 1) / "summary.json").exists() and run_folder(tmp_path, "a", 2).exists()
+    (run_folder(tmp_path, "a", 0) / "checkpoints" / "last.ckpt").rename(tmp_path / "last.ckpt")
+    assert reproduce.main(["a", "--data_dir", "data"]) == 0
+    assert not (tmp_path / "results" / "a" / "likelihood.json").exists()
+    (tmp_path / "last.ckpt").rename(run_folder(tmp_path, "a", 0) / "checkpoints" / "last.ckpt")
     assert reproduce.main(["a", "--data_dir", "data"]) == 0
     assert json.loads((tmp_path / "results" / "a" / "likelihood.json").read_text()) == {
         "of": str(run_folder(tmp_path, "a", 0))
     }
-    assert (len(calls(tmp_path)), len(analyses(tmp_path))) == (2, 2)
+    assert (len(calls(tmp_path)), len(analyses(tmp_path))) == (3, 3)
 
 
 def test_without_its_checkpoint_a_run_stays_finished(reproduce, tmp_path, capfd):
