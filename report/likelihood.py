@@ -69,13 +69,15 @@ def gaps(model, images: Tensor, reach: float = 5.0, spacing: float = 0.025) -> l
     """log p(x), ELBO and KL(q(z|x) || p(z|x)) in nats of each image, for two latent dimensions.
 
     log p(x) is the integral of p(x|z) p(z), and the divergence that of q log(q / p(z|x)), both over a regular grid on
-    a square around the origin, which reaches as far as `reach` and beyond the codes of all the images. The ELBO comes
-    without that grid: its KL term in closed form, its expectation by Gauss-Hermite quadrature.
+    a square around the origin, which reaches as far as `reach` and beyond the codes of all the images. Its `spacing` is
+    smaller where a q is narrower. The ELBO comes without the grid: its KL term in closed form, its expectation by
+    Gauss-Hermite quadrature.
     """
     from utils import KLD
 
     mean, log_std = model.encoder(images)
     reach = max(reach, (mean.abs() + 8 * log_std.exp()).max().item())  # unusual images have codes far out
+    spacing = min(spacing, 1.25 * log_std.exp().min().item())  # so that a sum over q is 1 within 1e-5
     steps = math.ceil(reach / spacing)
     axis = torch.arange(-steps, steps + 1) * spacing
     z = torch.cartesian_prod(axis, axis)  # (P, 2)

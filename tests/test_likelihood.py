@@ -99,6 +99,15 @@ def test_codes_beyond_the_usual_square_are_integrated_too(likelihood, images):
         assert row["gap"] == pytest.approx(divergence, abs=5e-3)
 
 
+def test_a_narrow_posterior_is_seen_by_the_grid(likelihood, images):
+    """Its standard deviation is a third of the spacing that was asked for."""
+    model = Model(slopes=(3.0, -2.0))
+    model.encoder = lambda imgs: (MEAN.expand(len(imgs), -1), torch.full((len(imgs), 2), math.log(0.04)))
+    for row in likelihood.gaps(model, images, reach=1.5, spacing=0.125):
+        assert row["q_on_grid"] == pytest.approx(1, abs=2e-5)
+        assert row["elbo"] + row["gap"] == pytest.approx(row["log_px"], abs=5e-3)
+
+
 def test_without_information_the_gap_is_the_divergence_from_the_prior(likelihood, images):
     rows = likelihood.gaps(Model(), images, spacing=0.125)
     divergence = kl_divergence(Normal(MEAN, STD), Normal(0.0, 1.0)).sum().item()
