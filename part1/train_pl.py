@@ -24,7 +24,7 @@ from utils import KLD, elbo_to_bpd, reconstruction_loss, sample_reparameterize, 
 
 log = logging.getLogger(__name__)
 METRICS = ("reconstruction_loss", "regularization_loss", "ELBO", "bpd")
-PROJECTED = 2500  # test images in TensorBoard's projector: all 10,000 take 0.7 GB to write, and a browser long to draw
+PROJECTED = 1000  # test images in TensorBoard's projector: all 10,000 take 0.7 GB to write, and a browser long to draw
 
 
 class NotFiniteError(InputError):

@@ -20,7 +20,7 @@ from models import AdversarialAE
 from pictures import manifold_grid, one_of_each_digit, plot_codes, plot_curves
 from utils import TensorBoardLogger
 
-PROJECTED = 2500  # test images in TensorBoard's projector: all 10,000 take 0.7 GB to write, and a browser long to draw
+PROJECTED = 1000  # test images in TensorBoard's projector: all 10,000 take 0.7 GB to write, and a browser long to draw
 log = logging.getLogger(__name__)
 LAYOUT = {
     "adversarial game": {

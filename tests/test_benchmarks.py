@@ -1,8 +1,10 @@
 """The benchmarks: contestants take turns, what is counted is right, and baselines train the same model."""
 
 import importlib
+import io
 import json
 import math
+import os
 import subprocess
 import sys
 from argparse import Namespace
@@ -73,8 +75,38 @@ def test_contestants_take_turns_and_the_first_one_does_not_count(load, script, c
 
 def test_a_contestant_that_dies_is_named(load, script):
     contest = load("contest")
-    with pytest.raises(RuntimeError, match="contestant c "):
+    with pytest.raises(contest.ContestError, match="contestant c "):
         contest.hold(script[0], ["a", "c"], Namespace(data_dir="", rounds=1, steps=7))
+
+
+@pytest.mark.parametrize(
+    "bench, arguments, message",
+    [
+        ("part1", ["--rounds", "0"], "bench_part1.py: error: --rounds must be at least 1, not 0"),
+        ("part3_training", ["--steps", "0"], "bench_part3_training.py: error: --steps must be at least 1, not 0"),
+        ("part3_training", ["--data_dir", "{empty}", "--rounds", "1"], "text/tiny_shakespeare.txt does not exist"),
+    ],
+)
+def test_what_cannot_be_used_is_said_in_a_sentence(repository, tmp_path, bench, arguments, message):
+    command = [sys.executable, f"tests/benchmarks/bench_{bench}.py", *(a.format(empty=tmp_path) for a in arguments)]
+    environment = {**os.environ, "https_proxy": "http://127.0.0.1:9"}  # nothing is downloaded
+    done = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_what_a_part_cannot_use_ends_a_contestant_with_its_sentence(load, monkeypatch, capfd):
+    class InputError(Exception):
+        pass
+
+    def contestant(args):
+        raise InputError("MNIST is not in here")
+
+    monkeypatch.setattr(sys, "stdin", io.StringIO("0 3\n"))
+    with pytest.raises(SystemExit) as stop:
+        load("contest").serve({"a": contestant}, Namespace(worker="a"))
+    assert stop.value.code == 2
+    assert capfd.readouterr().err == "MNIST is not in here\n"
 
 
 def turns(key: str, *values: float) -> list[dict]:
@@ -224,3 +256,30 @@ def test_validation_loss_of_a_model_that_guesses(part3, load):
     sure = torch.nn.Module()
     sure.forward = lambda idx: 50.0 * F.one_hot((idx + 1) % 8, 8).float()
     assert bench.loss_of(sure, dataset) == pytest.approx(0, abs=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------------------ results
+
+
+def test_committed_results_are_complete_and_bought_with_no_other_training(repository):
+    """Contestants that train have to agree in their losses, and those that generate in their tokens."""
+    files = list((repository / "report" / "results").glob("bench_*.json"))
+    assert files
+    for file in files:
+        found = json.loads(file.read_text())
+        assert file.stem == f"bench_{found['device_class']}"
+        for section in ("part1", "part2", "part3_training"):
+            assert found[section]["losses_baseline"]["agree"], f"{file}, {section}"
+        tokens = found["part3_generation"]["equal_tokens"]
+        for contestant in ("baseline", "transformers"):
+            assert tokens[contestant]["equal"] == tokens[contestant]["compared"] > 0, f"{file}, {contestant}"
+
+
+def test_the_readme_has_a_column_for_each_device_that_was_measured(repository):
+    lines = (repository / "README.md").read_text().splitlines()
+    rows = [line for line in lines[lines.index("## Speed") :] if line.startswith("|")]
+    gpus = [file for file in (repository / "report" / "results").glob("bench_*.json") if file.stem != "bench_cpu"]
+    for row in rows[2:]:
+        cpu, gpu = (cell.strip() for cell in row.strip("|").split("|")[1:3])
+        assert "report/results/bench_cpu.json#" in cpu, row
+        assert gpu == "not measured" if not gpus else "report/results/bench_" in gpu, row

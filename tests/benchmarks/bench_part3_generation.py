@@ -119,7 +119,7 @@ def make_weights(folder: str) -> int:
 def main() -> int:
     parser = contest.build_parser(__doc__.splitlines()[0], steps=NEW_TOKENS)
     parser.add_argument("--weights", help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = contest.parse(parser, fewest_steps=1)
     sys.path.insert(0, str(PART))
     if args.worker:
         contest.serve(CONTESTANTS, args)
@@ -146,4 +146,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(contest.command(main))

@@ -25,14 +25,25 @@ RESULTS = REPOSITORY / "report" / "results"
 Turn = Callable[[int, int], dict]
 
 
-def build_parser(description: str, steps: int) -> argparse.ArgumentParser:
+class ContestError(Exception):
+    """A contest cannot be held."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: error: {message} (--help lists the flags)\n")
+
+
+def build_parser(description: str, steps: int) -> Parser:
     """The flags that all contests share.
 
     Args:
         description: the first line of the benchmark's docstring.
         steps: default of `--steps`.
     """
-    parser = argparse.ArgumentParser(description=description)
+    parser = Parser(description=description)
     parser.add_argument("--data_dir", default=os.environ.get("DATA_DIR", str(REPOSITORY / "data")),
                         help="folder with MNIST/raw and text (default: DATA_DIR if it is set, else data)")  # fmt: skip
     parser.add_argument("--rounds", type=int, default=3, help="counted turns of each contestant, one seed a turn")
@@ -42,14 +53,38 @@ def build_parser(description: str, steps: int) -> argparse.ArgumentParser:
     return parser
 
 
+def parse(parser: Parser, fewest_steps: int = 0) -> argparse.Namespace:
+    """The command line; ends with exit code 2 where a number makes no sense."""
+    args = parser.parse_args()
+    for name, least in (("rounds", 1), ("steps", fewest_steps)):
+        if getattr(args, name) < least:
+            parser.error(f"--{name} must be at least {least}, not {getattr(args, name)}")
+    return args
+
+
+def command(main: Callable[[], int]) -> int:
+    """Run a benchmark; returns its exit code: 0, or 2 after one sentence about a contest that could not be held."""
+    try:
+        return main()
+    except ContestError as error:
+        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        return 2
+
+
 def serve(contestants: dict[str, Callable[[argparse.Namespace], Turn]], args: argparse.Namespace) -> None:
     """The process of one contestant: a line with a seed and a number of steps on the input, a line of JSON back."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a training prints goes where errors go
-    turn = contestants[args.worker](args)
-    for line in sys.stdin:
-        result = turn(*map(int, line.split()))
-        print(json.dumps({**result, "peak_mib": peak_mib()}), file=answers, flush=True)
+    try:
+        turn = contestants[args.worker](args)
+        for line in sys.stdin:
+            result = turn(*map(int, line.split()))
+            print(json.dumps({**result, "peak_mib": peak_mib()}), file=answers, flush=True)
+    except Exception as error:
+        if not any(kind.__name__ == "InputError" for kind in type(error).__mro__):
+            raise
+        print(error, file=sys.stderr)  # what a part says of data that are not there
+        raise SystemExit(2) from error
 
 
 def hold(script: str, names: Iterable[str], args: argparse.Namespace, options: Iterable[str] = ()) -> dict:
@@ -65,7 +100,7 @@ def hold(script: str, names: Iterable[str], args: argparse.Namespace, options: I
         For each contestant what it measured, one entry a turn.
 
     Raises:
-        RuntimeError: a contestant's process ended early; what it said stands above.
+        ContestError: a contestant's process ended early; what it said stands above.
     """
     command = [sys.executable, "-W", "ignore", script, "--data_dir", args.data_dir, "--rounds", str(args.rounds),
                *options, "--worker"]  # fmt: skip
@@ -79,7 +114,7 @@ def hold(script: str, names: Iterable[str], args: argparse.Namespace, options: I
             for name, worker in workers.items():
                 worker.stdin.write(f"{seed} {args.steps if seed else 3}\n")
                 if not (line := worker.stdout.readline()):
-                    raise RuntimeError(f"the process of the contestant {name} has ended, see above")
+                    raise ContestError(f"the contestant {name} gave up, for the reason that stands above")
                 if seed:
                     found[name].append(json.loads(line))
                     print(f"round {seed} of {args.rounds}: {name:22s}", short(found[name][-1]), flush=True)
@@ -90,9 +125,9 @@ def hold(script: str, names: Iterable[str], args: argparse.Namespace, options: I
     return found
 
 
-def short(turn: dict) -> str:
-    """A turn's numbers in a line."""
-    values = {name: value for name, value in turn.items() if isinstance(value, int | float)}
+def short(result: dict) -> str:
+    """Numbers in a line."""
+    values = {name: value for name, value in result.items() if isinstance(value, int | float)}
     return "  ".join(f"{name} {value:,.4g}" for name, value in values.items())
 
 
@@ -178,16 +213,17 @@ def help_seconds(part: str, rounds: int = 9) -> dict[str, float]:
 
 
 def machine() -> dict:
-    """What the results were obtained with; `device_class` is cpu, or the name of the GPU in lower case."""
+    """What the results were obtained with; `device_class` is cpu, or the name of the GPU in lower case; without one,
+    `gpu` is None."""
     import torch
 
     if torch.cuda.is_available():
         name = torch.cuda.get_device_name()
-        return {"device": name, "device_class": re.sub(r"[^a-z0-9]+", "-", name.lower())}
+        return {"device": name, "device_class": re.sub(r"[^a-z0-9]+", "-", name.lower()), "gpu": name}
     cpuinfo = Path("/proc/cpuinfo")
     names = re.findall(r"model name\s*:\s*(.*)", cpuinfo.read_text()) if cpuinfo.exists() else []
     name = names[0] if names else platform.processor() or platform.machine()
-    return {"device": f"{name} ({torch.get_num_threads()} threads)", "device_class": "cpu"}
+    return {"device": f"{name} ({torch.get_num_threads()} threads)", "device_class": "cpu", "gpu": None}
 
 
 def write(output: Path | None, section: str, result: dict, packages: Iterable[str] = ()) -> None:
@@ -200,4 +236,7 @@ def write(output: Path | None, section: str, result: dict, packages: Iterable[st
     stamp = {"versions": versions, "finished": datetime.now(UTC).isoformat(timespec="seconds")}
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps({**old, **here, section: {**result, **stamp}}, indent=2) + "\n")
+    for key, value in result.items():
+        if isinstance(value, dict) and key != "rows":
+            print(f"{key:26s}", short(value))
     print(f"{section} is in {output}")
