@@ -244,7 +244,7 @@ def wants_bar(asked: bool) -> bool:
 
 
 def prepare_processor() -> None:
-    """Two settings without which a training step on a CPU takes two to three times as long; call it before any tensor
+    """Two settings without which a training step on a CPU takes much longer; call it before any tensor
     is computed, since the threads that compute take the first over when they start.
 
     A pixel whose class is all but certain has a gradient below 1e-38. Processors work on such denormal numbers in

@@ -82,9 +82,9 @@ def test_a_contestant_that_dies_is_named(load, script):
 @pytest.mark.parametrize(
     "bench, arguments, message",
     [
-        ("part1", ["--rounds", "0"], "bench_part1.py: error: --rounds must be at least 1, not 0"),
+        ("part1", ["--rounds", "0"], "bench_part1.py: error: --rounds must be at least 2, not 0"),
         ("part3_training", ["--steps", "0"], "bench_part3_training.py: error: --steps must be at least 1, not 0"),
-        ("part3_training", ["--data_dir", "{empty}", "--rounds", "1"], "text/tiny_shakespeare.txt does not exist"),
+        ("part3_training", ["--data_dir", "{empty}", "--rounds", "2"], "text/tiny_shakespeare.txt does not exist"),
     ],
 )
 def test_what_cannot_be_used_is_said_in_a_sentence(repository, tmp_path, bench, arguments, message):

@@ -120,6 +120,8 @@ def main() -> int:
     parser = contest.build_parser(__doc__.splitlines()[0], steps=NEW_TOKENS)
     parser.add_argument("--weights", help=argparse.SUPPRESS)
     args = contest.parse(parser, fewest_steps=1)
+    if args.steps > 1024 - PROMPT:
+        parser.error(f"--steps must be at most {1024 - PROMPT}, so that the text fits into GPT-2, not {args.steps}")
     sys.path.insert(0, str(PART))
     if args.worker:
         contest.serve(CONTESTANTS, args)

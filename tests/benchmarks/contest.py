@@ -47,7 +47,9 @@ def build_parser(description: str, steps: int) -> Parser:
     parser.add_argument("--data_dir", default=os.environ.get("DATA_DIR", str(REPOSITORY / "data")),
                         help="folder with MNIST/raw and text (default: DATA_DIR if it is set, else data)")  # fmt: skip
     parser.add_argument("--rounds", type=int, default=3, help="counted turns of each contestant, one seed a turn")
-    parser.add_argument("--steps", type=int, default=steps, help="training steps of a turn; 0: a whole epoch")
+    parser.add_argument(
+        "--steps", type=int, default=steps, help="steps of a turn; of parts 1 and 2, 0 is a whole epoch"
+    )
     parser.add_argument("--output", type=Path, help="JSON file (default: report/results/bench_DEVICE.json)")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     return parser
@@ -56,9 +58,11 @@ def build_parser(description: str, steps: int) -> Parser:
 def parse(parser: Parser, fewest_steps: int = 0) -> argparse.Namespace:
     """The command line; ends with exit code 2 where a number makes no sense."""
     args = parser.parse_args()
-    for name, least in (("rounds", 1), ("steps", fewest_steps)):
+    for name, least in (("rounds", 2), ("steps", fewest_steps)):  # one round has no spread
         if getattr(args, name) < least:
             parser.error(f"--{name} must be at least {least}, not {getattr(args, name)}")
+    if args.output and args.output.is_dir():
+        parser.error(f"--output {args.output} is a folder: name a file")
     return args
 
 
@@ -114,7 +118,10 @@ def hold(script: str, names: Iterable[str], args: argparse.Namespace, options: I
             for name, worker in workers.items():
                 worker.stdin.write(f"{seed} {args.steps if seed else 3}\n")
                 if not (line := worker.stdout.readline()):
-                    raise ContestError(f"the contestant {name} gave up, for the reason that stands above")
+                    raise ContestError(
+                        f"the contestant {name} gave up with exit code {worker.wait()}: the reason stands above, or it "
+                        "was ended from outside, as for want of memory"
+                    )
                 if seed:
                     found[name].append(json.loads(line))
                     print(f"round {seed} of {args.rounds}: {name:22s}", short(found[name][-1]), flush=True)
