@@ -244,8 +244,8 @@ def wants_bar(asked: bool) -> bool:
 
 
 def prepare_processor() -> None:
-    """Two settings without which a training step on a CPU takes much longer; call it before any tensor
-    is computed, since the threads that compute take the first over when they start.
+    """Two settings without which a training step on a CPU takes much longer; call it before any tensor is computed,
+    since the threads that compute take the first over when they start.
 
     A pixel whose class is all but certain has a gradient below 1e-38. Processors work on such denormal numbers in
     microcode, so they are flushed to zero. And glibc hands the memory of freed activations back to the system, which

@@ -323,10 +323,9 @@ def finish(args, trainer, record, best: VAE, best_epoch: int, test_loader, test_
             results["test_importance_weighted_nll"] = nll
             results["test_importance_weighted_bpd"] = float(elbo_to_bpd(torch.tensor(nll), (1, 1, 28, 28)))
         means, labels = encode(best, test_loader)
-    images, shown = test_loader.dataset[:PROJECTED]
-    points = F.pad(means, (0, max(0, 3 - args.z_dim)))  # the projector draws nothing with fewer than three dimensions
-    board.add_embedding(points[:PROJECTED], metadata=shown.tolist(), label_img=images.float() / 15,
-                        global_step=args.epochs, tag="codes")  # fmt: skip
+    pixels = test_loader.dataset[:PROJECTED][0] / 15
+    points = F.pad(means[:PROJECTED], (0, max(0, 3 - args.z_dim)))  # with fewer dimensions the projector draws nothing
+    board.add_embedding(points, labels[:PROJECTED].tolist(), pixels, global_step=args.epochs, tag="codes")
     figures = {"bpd_curve": plot_bpd_curve(record.rows, results["test_bpd"])}
     if args.z_dim == 2:
         manifold = visualize_manifold(best.decoder, grid_size=20)

@@ -169,10 +169,10 @@ class TrainingRun:
         if not self.fabric.is_global_zero:
             return {}
         codes, labels, _ = self._encode_test_images()
-        images, shown = self.test_loader.dataset[:PROJECTED]
-        points = F.pad(codes, (0, max(0, 3 - self.args.z_dim)))  # with fewer dimensions the projector draws nothing
-        self.writer.add_embedding(points[:PROJECTED], metadata=shown.tolist(), label_img=images / 2 + 0.5,
-                                  global_step=self.epoch, tag="codes")  # fmt: skip
+        pixels = self.test_loader.dataset[:PROJECTED][0] / 2 + 0.5
+        # With fewer dimensions the projector draws nothing.
+        points = F.pad(codes[:PROJECTED], (0, max(0, 3 - self.args.z_dim)))
+        self.writer.add_embedding(points, labels[:PROJECTED].tolist(), pixels, global_step=self.epoch, tag="codes")
         figures = {"curves": plot_curves(self.rows)}
         if self.args.z_dim == 2:
             figures["codes"] = plot_codes(codes, labels)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,17 @@ def few_digits(_parts):
             part2.mnist.digits = original
 
     return shrunk
+
+
+@pytest.fixture(scope="module", params=[2, 3], ids=["z_dim 2", "z_dim 3"])
+def aae_run(request, _parts, few_digits, tmp_path_factory):
+    """Folder of an autoencoder's run of one epoch on a few digits, and its z_dim."""
+    log_dir = tmp_path_factory.mktemp("runs")
+    with _parts["part2"].active() as part2, few_digits(part2):
+        part2.train.main(
+            Namespace(dataset="digits", batch_size=60, z_dim=request.param, epochs=1, log_dir=str(log_dir))
+        )
+    return log_dir / "version_0", request.param
 
 
 @pytest.fixture(autouse=True)

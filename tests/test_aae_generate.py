@@ -3,7 +3,6 @@
 import os
 import shutil
 import time
-from argparse import Namespace
 
 import pytest
 import torch
@@ -20,18 +19,8 @@ def _few_digits(part2, few_digits):
         yield
 
 
-@pytest.fixture(scope="module", params=[2, 3], ids=["z_dim 2", "z_dim 3"])
-def run(request, _parts, few_digits, tmp_path_factory):
-    log_dir = tmp_path_factory.mktemp("runs")
-    with _parts["part2"].active() as part2, few_digits(part2):
-        part2.train.main(
-            Namespace(dataset="digits", batch_size=60, z_dim=request.param, epochs=1, log_dir=str(log_dir))
-        )
-    return log_dir / "version_0", request.param
-
-
-def test_draws_what_the_model_allows(part2, run, capsys):
-    folder, z_dim = run
+def test_draws_what_the_model_allows(part2, aae_run, capsys):
+    folder, z_dim = aae_run
     assert part2.generate.main(["--checkpoint", str(folder)]) == 0
     names = ["samples", "reconstructions", "interpolations", *(["manifold"] if z_dim == 2 else [])]
     assert capsys.readouterr().out.split() == [str(folder / "generated" / f"{name}.png") for name in names]
@@ -43,9 +32,9 @@ def test_draws_what_the_model_allows(part2, run, capsys):
             assert image.size == tuple(30 * count + 2 for count in sizes[name])
 
 
-def test_the_seed_decides_the_samples(part2, run, tmp_path):
+def test_the_seed_decides_the_samples(part2, aae_run, tmp_path):
     def draw(name, seed):
-        argv = ["--checkpoint", str(run[0]), "--pictures", "samples", "--num_samples", "3", "--seed", str(seed)]
+        argv = ["--checkpoint", str(aae_run[0]), "--pictures", "samples", "--num_samples", "3", "--seed", str(seed)]
         assert part2.generate.main([*argv, "--output_dir", str(tmp_path / name)]) == 0
         return (tmp_path / name / "samples.png").read_bytes()
 
@@ -61,15 +50,15 @@ def test_the_seed_decides_the_samples(part2, run, tmp_path):
         (["--output_dir", "/proc/nowhere"], "cannot write into /proc/nowhere"),
     ],
 )
-def test_flags_that_make_no_sense(part2, run, capsys, argv, message):
-    assert part2.generate.main(["--checkpoint", str(run[0]), *argv]) == 2
+def test_flags_that_make_no_sense(part2, aae_run, capsys, argv, message):
+    assert part2.generate.main(["--checkpoint", str(aae_run[0]), *argv]) == 2
     errors = capsys.readouterr().err
     assert message in errors
     assert errors.count("\n") == 1
 
 
-def test_no_manifold_of_a_space_that_is_no_plane(part2, run, capsys):
-    folder, z_dim = run
+def test_no_manifold_of_a_space_that_is_no_plane(part2, aae_run, capsys):
+    folder, z_dim = aae_run
     code = part2.generate.main(["--checkpoint", str(folder), "--pictures", "manifold"])
     assert code == (0 if z_dim == 2 else 2)
     assert ("needs a model with z_dim 2" in capsys.readouterr().err) == (z_dim != 2)
@@ -119,10 +108,10 @@ def test_originals_stand_above_their_reconstructions(part2, count, shape):
     torch.testing.assert_close(grey[:, 1].flatten()[:count], levels / 2 + 0.75)
 
 
-def test_the_newest_run_is_found_however_deep(part2, run, tmp_path, capsys):
+def test_the_newest_run_is_found_however_deep(part2, aae_run, tmp_path, capsys):
     """Runs of `make demo` have log folders of their own within the usual one."""
     for name in ("old", "demo_2", "demo_1"):
-        shutil.copytree(run[0], tmp_path / name / "version_0")
+        shutil.copytree(aae_run[0], tmp_path / name / "version_0")
         os.utime(
             tmp_path / name / "version_0" / "checkpoints" / "model_checkpoint.pt",
             (time.time() + 60 * (name == "demo_2"),) * 2,
@@ -133,9 +122,9 @@ def test_the_newest_run_is_found_however_deep(part2, run, tmp_path, capsys):
 
 
 @pytest.fixture
-def moved(run, tmp_path):
+def moved(aae_run, tmp_path):
     """Copy of a run that says that it was trained on MNIST, from a folder that is not there."""
-    folder = shutil.copytree(run[0], tmp_path / "run", ignore=shutil.ignore_patterns("generated"))
+    folder = shutil.copytree(aae_run[0], tmp_path / "run", ignore=shutil.ignore_patterns("generated"))
     path = folder / "checkpoints" / "model_checkpoint.pt"
     checkpoint = torch.load(path, weights_only=True)
     checkpoint["flags"].update(dataset="mnist", data_dir=str(tmp_path / "gone"))
@@ -151,8 +140,8 @@ def error_of(part2, capsys, *argv: str) -> str:
     return error
 
 
-def test_a_data_folder_for_a_run_on_the_digits(part2, run, capsys, tmp_path):
-    error = error_of(part2, capsys, "--checkpoint", str(run[0]), "--data_dir", str(tmp_path))
+def test_a_data_folder_for_a_run_on_the_digits(part2, aae_run, capsys, tmp_path):
+    error = error_of(part2, capsys, "--checkpoint", str(aae_run[0]), "--data_dir", str(tmp_path))
     assert "trained on the built-in digits: leave the flag out" in error
 
 

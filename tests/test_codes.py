@@ -4,7 +4,6 @@ import csv
 import importlib.util
 import json
 import math
-from argparse import Namespace
 
 import pytest
 import torch
@@ -80,17 +79,14 @@ def test_the_table(codes):
     assert text == "z_1,z_2,label\n1.234,-0.500,3\n0.000,7.000,9\n"
 
 
-@pytest.fixture(scope="module", params=[2, 3], ids=["z_dim 2", "z_dim 3"])
-def run(request, _parts, few_digits, tmp_path_factory):
-    """An autoencoder after one epoch on a few digits, its z_dim, and its codes of the 60 test images with labels."""
-    log_dir = tmp_path_factory.mktemp("runs")
+@pytest.fixture(scope="module")
+def run(aae_run, _parts, few_digits):
+    """A run, its z_dim, and its codes of the 60 test images with labels."""
+    folder, z_dim = aae_run
     with _parts["part2"].active() as part2, few_digits(part2):
-        part2.train.main(
-            Namespace(dataset="digits", batch_size=60, z_dim=request.param, epochs=1, log_dir=str(log_dir))
-        )
-        model, _ = part2.run_folder.load_aae(log_dir / "version_0" / "checkpoints" / "model_checkpoint.pt")
+        model, _ = part2.run_folder.load_aae(folder / "checkpoints" / "model_checkpoint.pt")
         encoded, labels, _ = part2.evaluation.encode(model, part2.mnist.digits()[1])
-    return log_dir / "version_0", request.param, encoded, labels
+    return folder, z_dim, encoded, labels
 
 
 def test_the_command_writes_into_the_run_s_folder(codes, part2, few_digits, run, capsys, monkeypatch):

@@ -171,16 +171,10 @@ def pythae(args) -> contest.Turn:
     return turn
 
 
-def limit(args) -> contest.Turn:
-    import limits
-
-    return limits.limit_turn
-
-
 def main() -> int:
     args = contest.parse(contest.build_parser(__doc__.splitlines()[0], steps=100))
     sys.path.insert(0, str(PART))
-    contestants = {"ours": ours, "baseline": baseline, "pythae": pythae, "limit": limit}
+    contestants = {"ours": ours, "baseline": baseline, "pythae": pythae, "limit": contest.limit}
     if importlib.util.find_spec("pythae") is None:
         print("pythae is not installed, and so takes no part")
         contestants.pop("pythae")

@@ -93,16 +93,10 @@ def baseline(args) -> contest.Turn:
     return turn
 
 
-def limit(args) -> contest.Turn:
-    import limits
-
-    return limits.limit_turn
-
-
 def main() -> int:
     args = contest.parse(contest.build_parser(__doc__.splitlines()[0], steps=150))
     sys.path.insert(0, str(PART))
-    contestants = {"ours": ours, "baseline": baseline, "limit": limit}
+    contestants = {"ours": ours, "baseline": baseline, "limit": contest.limit}
     if args.worker:
         contest.serve(contestants, args)
         return 0

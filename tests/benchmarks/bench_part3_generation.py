@@ -75,18 +75,12 @@ def peer(args) -> contest.Turn:
     return lambda seed, steps: timed(lambda idx, n: model.generate(idx, max_new_tokens=n, **settings), seed, steps)
 
 
-def limit(args) -> contest.Turn:
-    import limits
-
-    return limits.limit_turn
-
-
 CONTESTANTS = {
     "ours": ours,
     "baseline": baseline,
     "transformers": peer,
     "ours_bfloat16": lambda args: ours(args, "bfloat16"),
-    "limit": limit,
+    "limit": contest.limit,
 }
 
 

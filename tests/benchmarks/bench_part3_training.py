@@ -132,12 +132,6 @@ def baseline(args) -> contest.Turn:
     return turn
 
 
-def limit(args) -> contest.Turn:
-    import limits
-
-    return limits.limit_turn
-
-
 def main() -> int:
     parser = contest.build_parser(__doc__.splitlines()[0], steps=5)
     parser.add_argument("--train_batch_size", type=int, default=128, help="windows of a step")
@@ -149,7 +143,7 @@ def main() -> int:
         "baseline": baseline,
         "bf16": lambda args: ours(args, precision="bf16-mixed"),
         "compile": lambda args: ours(args, compile=True),
-        "limit": limit,
+        "limit": contest.limit,
     }
     if args.worker:
         contest.serve(contestants, args)

@@ -91,6 +91,13 @@ def serve(contestants: dict[str, Callable[[argparse.Namespace], Turn]], args: ar
         raise SystemExit(2) from error
 
 
+def limit(args: argparse.Namespace) -> Turn:
+    """The contestant that measures what the machine can do."""
+    import limits
+
+    return limits.limit_turn
+
+
 def hold(script: str, names: Iterable[str], args: argparse.Namespace, options: Iterable[str] = ()) -> dict:
     """Hold a contest: a short warm-up turn of each contestant that does not count, and then round after round.
 
