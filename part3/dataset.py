@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import logging
 import os
+import re
 import tempfile
 import urllib.error
 import urllib.request
@@ -22,6 +23,13 @@ from vocabulary import Characters, Vocabulary
 TINY_SHAKESPEARE = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 # SHA-256 of the text without the line break that ends the file, which some copies lack.
 TINY_SHAKESPEARE_SHA256 = "53493bf304b639aba6a47400da75c58ce32372b378fd2cd9d16ee987aeb12e4e"
+# A book between what Project Gutenberg puts around it: a header that the first of these lines ends, and a licence that
+# the last one begins.
+GUTENBERG = re.compile(
+    r"^\*\*\* ?START OF TH(?:E|IS) PROJECT GUTENBERG EBOOK.*?\*\*\*\s*$(?P<book>.*?)"
+    r"(?:^End of (?:The )?Project Gutenberg[^\n]*\s*)?^\*\*\* ?END OF TH(?:E|IS) PROJECT GUTENBERG EBOOK",
+    re.DOTALL | re.MULTILINE | re.IGNORECASE,
+)
 log = logging.getLogger(__name__)
 
 
@@ -176,7 +184,7 @@ def read_text(path: Path) -> str:
 
 
 def load_text(txt_file: str, data_dir: Path) -> str:
-    """The text that the flag `--txt_file` asks for.
+    """The text that the flag `--txt_file` asks for, without the licence of Project Gutenberg's e-books.
 
     Args:
         txt_file: a path, or `tiny_shakespeare`, or `pydoc`.
@@ -191,7 +199,18 @@ def load_text(txt_file: str, data_dir: Path) -> str:
         return "\n\n".join(topics[name] for name in sorted(topics))
     if txt_file == "tiny_shakespeare":
         return read_text(tiny_shakespeare(data_dir / "text" / "tiny_shakespeare.txt"))
-    return read_text(Path(txt_file))
+    return without_licence(read_text(Path(txt_file)))
+
+
+def without_licence(text: str) -> str:
+    """The books of Project Gutenberg's e-books without header and licence, which are no text to learn from or to be
+    validated on; any other text as it is."""
+    books = [found["book"].strip() + "\n" for found in GUTENBERG.finditer(text)]
+    if not books:
+        return text
+    left = "\n\n".join(books)
+    log.info("left out Project Gutenberg's header and licence: %s characters", f"{len(text) - len(left):,}")
+    return left
 
 
 def tiny_shakespeare(path: Path, url: str = TINY_SHAKESPEARE) -> Path:

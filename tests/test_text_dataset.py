@@ -127,6 +127,23 @@ def test_a_byte_order_mark_is_no_character(part3, tmp_path):
 
 
 @pytest.mark.own
+def test_the_licence_of_an_e_book_is_no_text_to_learn_from(part3, tmp_path):
+    path = tmp_path / "t.txt"
+    for begin in (
+        "*** START OF THIS PROJECT GUTENBERG EBOOK A TALE ***",
+        "***START OF THE PROJECT GUTENBERG EBOOK A TALE,\nOR TWO***",
+    ):
+        end = begin.replace("START", "END")
+        frame = f"The Project Gutenberg EBook of X\n{begin}\n\n%s\n\nEnd of Project Gutenberg's X\n\n{end}\nlicence"
+        path.write_text(frame % "Once.\n\n*****\n\nThe end of Project X.", encoding="utf-8")
+        assert part3.dataset.load_text(str(path), tmp_path) == "Once.\n\n*****\n\nThe end of Project X.\n"
+    path.write_text(frame % "One." + "\n" + frame % "Two.", encoding="utf-8")
+    assert part3.dataset.load_text(str(path), tmp_path) == "One.\n\n\nTwo.\n"
+    path.write_text("*** START OF THIS PROJECT GUTENBERG EBOOK X ***\nwithout an end", encoding="utf-8")
+    assert part3.dataset.load_text(str(path), tmp_path) == path.read_text(encoding="utf-8"), "nothing is cut on a guess"
+
+
+@pytest.mark.own
 def test_tiny_shakespeare_is_taken_from_the_data_folder(part3, gpt2_tokenizer_dir):
     text = part3.dataset.load_text("tiny_shakespeare", gpt2_tokenizer_dir.parent)
     assert text.startswith("First Citizen:\nBefore we proceed any further, hear me speak.")
