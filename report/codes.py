@@ -126,6 +126,7 @@ def main(argv: list[str] | None = None) -> int:
         "z_dim": model.z_dim,
         "images": len(codes),
         **compare(codes, draws),
+        "dimension_of_images": intrinsic_dimension(nearest_distances(images.flatten(1), count=2)),
         "command": f"python report/codes.py --checkpoint RUN --seed {args.seed}",
         "seed": args.seed,
         "seconds": round(time.perf_counter() - begin, 1),

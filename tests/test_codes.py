@@ -81,16 +81,17 @@ def test_the_table(codes):
 
 @pytest.fixture(scope="module")
 def run(aae_run, _parts, few_digits):
-    """A run, its z_dim, and its codes of the 60 test images with labels."""
+    """A run, its z_dim, and the 60 test images with their codes and labels."""
     folder, z_dim = aae_run
     with _parts["part2"].active() as part2, few_digits(part2):
         model, _ = part2.run_folder.load_aae(folder / "checkpoints" / "model_checkpoint.pt")
         encoded, labels, _ = part2.evaluation.encode(model, part2.mnist.digits()[1])
-    return folder, z_dim, encoded, labels
+        images = part2.mnist.digits()[1].dataset[:][0]
+    return folder, z_dim, images, encoded, labels
 
 
 def test_the_command_writes_into_the_run_s_folder(codes, part2, few_digits, run, capsys, monkeypatch):
-    folder, z_dim, encoded, labels = run
+    folder, z_dim, images, encoded, labels = run
     monkeypatch.setattr(codes, "SHOWN", 47)
     with few_digits(part2):
         assert codes.main(["--checkpoint", str(folder), "--seed", "5"]) == 0
@@ -101,6 +102,9 @@ def test_the_command_writes_into_the_run_s_folder(codes, part2, few_digits, run,
     draws = torch.randn(60, z_dim, generator=torch.Generator().manual_seed(5))
     for name, value in codes.compare(encoded, draws).items():
         assert result[name] == pytest.approx(value, rel=1e-4), name
+    pixels = images.flatten(1).double()
+    first, second = (pixels[:, None] - pixels).norm(dim=2).sort(dim=1).values[:, 1:3].T
+    assert result["dimension_of_images"] == pytest.approx(60 / (second / first).log().sum().item(), rel=1e-4)
     assert (result["z_dim"], result["images"], result["seed"]) == (z_dim, 60, 5)
     if z_dim == 2:
         with open(folder / "codes.csv", newline="") as file:

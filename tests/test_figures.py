@@ -16,7 +16,8 @@ pytestmark = pytest.mark.own
 
 GAPS = [{"log_px": -300.0, "elbo": -303.5, "gap": 3.5}, {"log_px": -150.0, "elbo": -150.25, "gap": 0.25}]
 CODES = {"images": 60, "seed": 0, "codes_beside_codes": 0.75, "draws_beside_draws": 0.5, "draw_to_code": 0.2,
-         "draw_to_draw": 0.1, "code_to_code": 0.1, "dimension_of_codes": 1.5, "dimension_of_draws": 2.0}  # fmt: skip
+         "draw_to_draw": 0.1, "code_to_code": 0.1, "dimension_of_codes": 1.5, "dimension_of_draws": 2.0,
+         "dimension_of_images": 12.0}  # fmt: skip
 LANGUAGE = {
     "prompt": "a b", "step": 3, "seed": 0,
     "attention": {
