@@ -30,7 +30,7 @@ class GenerateCallback(pl.Callback):
         if trainer.global_step % self.every_n_steps == 0:
             self.sample_and_save(trainer, pl_module)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.global_step % self.every_n_steps:
             self.sample_and_save(trainer, pl_module)
 

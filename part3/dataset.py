@@ -10,7 +10,7 @@ import re
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -109,13 +109,15 @@ class Batches(Sampler):
     Args:
         num_windows: in the data set.
         batch_size: windows a step and process.
-        first_step, num_steps: which steps, the training's first one being 0.
+        first_step: the training's step that the first batch is for, counted from 0, or a function that says so whenever
+            a pass over the batches begins.
+        num_steps: how many batches there are.
         seed: of the order.
         rank, world_size: number of this process, and of all.
     """
 
-    def __init__(self, num_windows: int, batch_size: int, first_step: int, num_steps: int, seed: int, rank: int = 0,
-                 world_size: int = 1):  # fmt: skip
+    def __init__(self, num_windows: int, batch_size: int, first_step: int | Callable[[], int], num_steps: int,
+                 seed: int, rank: int = 0, world_size: int = 1):  # fmt: skip
         self.num_windows, self.batch_size, self.seed = num_windows, batch_size, seed
         self.first_step, self.num_steps = first_step, num_steps
         self.rank, self.world_size = rank, world_size
@@ -126,7 +128,8 @@ class Batches(Sampler):
 
     def __iter__(self) -> Iterator[Tensor]:
         epoch = order = None
-        for step in range(self.first_step, self.first_step + self.num_steps):
+        first = self.first_step() if callable(self.first_step) else self.first_step
+        for step in range(first, first + self.num_steps):
             if step // self.steps_per_epoch != epoch:
                 epoch = step // self.steps_per_epoch
                 generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
@@ -198,7 +201,8 @@ def load_text(txt_file: str, data_dir: Path) -> str:
 
         return "\n\n".join(topics[name] for name in sorted(topics))
     if txt_file == "tiny_shakespeare":
-        return read_text(tiny_shakespeare(data_dir / "text" / "tiny_shakespeare.txt"))
+        # Copies with and without a line break at the end are one text, also to a run that is resumed with the other.
+        return read_text(tiny_shakespeare(data_dir / "text" / "tiny_shakespeare.txt")).rstrip("\n") + "\n"
     return without_licence(read_text(Path(txt_file)))
 
 

@@ -37,7 +37,7 @@ class Parser(argparse.ArgumentParser):
 def beside(path: str | Path, default: str) -> Path:
     """Absolute form of `path`: the course's own relative `default` is seen from this folder, whichever directory the
     script is started in; every other path from where the user is."""
-    return (HERE / path if str(path) == default else Path(os.path.expanduser(path))).resolve()
+    return (HERE / path if Path(path) == Path(default) else Path(os.path.expanduser(path))).resolve()
 
 
 def make_writable(folder: Path, flag: str) -> None:
@@ -125,6 +125,8 @@ def completed(args: argparse.Namespace) -> argparse.Namespace:
     given = vars(args).get("given", {name for name, value in values.items() if value != defaults[name]})
     args = argparse.Namespace(**{**defaults, **values, "given": frozenset(given)})
     args.betas = tuple(args.betas)
+    for name in ("txt_file", "data_dir", "log_dir"):  # a Path in a checkpoint could not be read again
+        setattr(args, name, str(getattr(args, name)))
     args.use_pretrained = {True: "hub", False: None}.get(args.use_pretrained, args.use_pretrained)
     return args
 
@@ -189,6 +191,9 @@ def check(args: argparse.Namespace) -> None:
                           ("lr_schedule", SCHEDULES)):  # fmt: skip
         if (value := getattr(args, name)) not in choices:
             raise InputError(f"--{name} must be one of {', '.join(choices)}, not {value}")
+    if args.use_pretrained in MODEL_TYPES[1:5] and not Path(args.use_pretrained).is_dir():
+        raise InputError(f"--use_pretrained takes a folder, and there is none named {args.use_pretrained}: for the "
+                         f"published weights give --use_pretrained --model_type {args.use_pretrained}")  # fmt: skip
     if args.use_pretrained == "hub" and args.model_type not in MODEL_TYPES[1:5]:
         raise InputError(f"there are no published weights for --model_type {args.model_type}: choose one of "
                          f"{', '.join(MODEL_TYPES[1:5])}, or leave out --use_pretrained")  # fmt: skip

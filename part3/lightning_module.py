@@ -70,12 +70,15 @@ class GPTLightningModule(pl.LightningModule):
             torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
 
     def train_dataloader(self):
-        """The batches of the next round; called again before each one."""
-        world_size = self.trainer.world_size
-        done = self.trainer.global_step
-        left = planned_steps(self.config, len(self.train_dataset), world_size) - done
-        batches = Batches(len(self.train_dataset), self.config.train_batch_size, done,
-                          min(left, self.config.val_every_n_steps), self.config.seed, self.trainer.global_rank,
+        """The batches of the next round.
+
+        A trainer that reloads them before each round ends after the planned steps; one that does not goes on with the
+        windows that come next, round after round.
+        """
+        trainer, world_size = self.trainer, self.trainer.world_size
+        left = planned_steps(self.config, len(self.train_dataset), world_size) - trainer.global_step
+        batches = Batches(len(self.train_dataset), self.config.train_batch_size, lambda: trainer.global_step,
+                          min(left, self.config.val_every_n_steps), self.config.seed, trainer.global_rank,
                           world_size)  # fmt: skip
         return train_loader(self.train_dataset, batches, self.config.num_workers)
 

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import platform
+import shlex
 import statistics
 import sys
 import tempfile
@@ -22,7 +23,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.core.saving import save_hparams_to_yaml
 
 from gpt import GPT
-from inputs import InputError
+from inputs import HERE, InputError
 from vocabulary import Vocabulary, from_state
 
 log = logging.getLogger(__name__)
@@ -48,11 +49,14 @@ class SeedEveryRound(pl.Callback):
 class BestAndLast(ModelCheckpoint):
     """Keeps `best.ckpt`, with the lowest validation loss, and `last.ckpt`.
 
+    Args:
+        kept_steps: steps of the training that `last.ckpt` holds already.
+
     Attributes:
-        kept_steps: steps of the training that `last.ckpt` holds.
+        kept_steps: those that it holds by now.
     """
 
-    def __init__(self):
+    def __init__(self, kept_steps: int = 0):
         super().__init__(
             filename="best",
             monitor="val_loss",
@@ -61,11 +65,7 @@ class BestAndLast(ModelCheckpoint):
             save_on_train_epoch_end=True,
             enable_version_counter=False,
         )
-        self.kept_steps = 0
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module) -> None:
-        super().on_train_start(trainer, pl_module)
-        self.kept_steps = trainer.global_step
+        self.kept_steps = kept_steps
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module) -> None:
         super().on_train_epoch_end(trainer, pl_module)
@@ -135,9 +135,15 @@ class RunRecord(pl.Callback):
 
     def on_exception(self, trainer: pl.Trainer, pl_module, exception: BaseException) -> None:
         if isinstance(exception, KeyboardInterrupt | SystemExit) and trainer.is_global_zero:
-            kept, folder = trainer.checkpoint_callback.kept_steps, trainer.logger.log_dir
-            way_on = f"continue with: python train.py --resume {folder}" if kept else "there is no checkpoint yet"
-            log.info("\ninterrupted at step %d; %d steps are kept; %s", trainer.global_step, kept, way_on)
+            self.say_how_to_go_on(trainer)
+
+    def say_how_to_go_on(self, trainer: pl.Trainer) -> None:
+        """What to tell someone who interrupted the run: how much of it is kept, and the command that goes on there."""
+        run = Path(trainer.logger.log_dir).resolve()
+        kept = trainer.checkpoint_callback.kept_steps
+        command = ["python", os.path.relpath(HERE / "train.py"), "--resume", str(run), "--log_dir", str(run.parents[1])]
+        way_on = f"continue with {shlex.join(command)}" if kept else "there is no checkpoint yet"
+        log.info("\ninterrupted at step %d; %d steps are kept; %s", trainer.global_step, kept, way_on)
 
     def _csv(self, file) -> None:
         writer = csv.DictWriter(file, fieldnames=list(self.rows[0]), lineterminator="\n")
@@ -204,7 +210,7 @@ def write_summary(folder: Path, args, trainer: pl.Trainer, record: RunRecord, re
         "num_devices": trainer.num_devices * trainer.num_nodes,
         "seed": args.seed,
         "flags": record.flags,
-        "command": " ".join(["python", *sys.argv]),
+        "command": shlex.join(["python", *sys.argv]),
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}},
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -254,6 +260,13 @@ def find_checkpoint(run: str, log_dir: Path, which: str) -> Path:
 def config_of(model: GPT) -> dict:
     """What `load_gpt` needs to set the model up again."""
     return {name: value for name, value in vars(model.config).items() if name in CONFIG}
+
+
+def check_in_run(checkpoint: Path, flag: str) -> None:
+    """Raises InputError, which names the flag to change, where a checkpoint does not lie in a run's folder: what comes
+    of it would be written into the folder of something else."""
+    if checkpoint.parent.name != "checkpoints":
+        raise InputError(f"{checkpoint} is not in a run's folder: give the folder of the run to {flag}")
 
 
 def load_gpt(path: Path) -> tuple[GPT, Vocabulary, dict]:
@@ -316,5 +329,6 @@ def quieten_lightning() -> None:
         ".*smaller than the logging interval.*",
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*is not a nn.Module.*",
+        ".*across ranks is zero.*",
     ):
         warnings.filterwarnings("ignore", advice)

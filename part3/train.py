@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lightning_module import GPTLightningModule
     from run_folder import RunRecord
 
+RESULTS = ("train_loss", "train_acc", "learning_rate", "val_loss", "val_acc", "val_bpc")
 log = logging.getLogger(__name__)
 
 
@@ -43,7 +44,7 @@ def train(args: argparse.Namespace) -> dict:
 
     Returns:
         The last losses in nats per token, accuracies and bits per character: `train_loss`, `train_acc`, `val_loss`,
-        `val_acc`, `val_bpc`.
+        `val_acc`, `val_bpc`; and `learning_rate`.
 
     Raises:
         InputError: a flag, the text, the weights, the run to resume or the log folder cannot be used; or the loss is
@@ -63,8 +64,7 @@ def train(args: argparse.Namespace) -> dict:
     if args.resume:
         checkpoint = run_folder.find_checkpoint(args.resume, log_dir, "last")
         model, vocabulary, saved = run_folder.load_gpt(checkpoint)
-        if checkpoint.parent.name != "checkpoints":
-            raise InputError(f"{checkpoint} is not in a run's folder: give the folder of the run to --resume")
+        run_folder.check_in_run(checkpoint, "--resume")
         model.train()
         args = continued(args, saved["flags"])
     check(args)
@@ -91,21 +91,31 @@ def train(args: argparse.Namespace) -> dict:
         model = from_scratch(args, train_set.vocab_size)
     num_devices = _num_devices(args)
     num_steps = planned_steps(args, len(train_set), num_devices)
-    if saved is not None and saved["global_step"] >= num_steps:
-        raise InputError(f"the run already has {saved['global_step']} steps: raise --max_steps or --num_epochs to "
-                         "continue it")  # fmt: skip
+    if saved is not None:
+        complete = (checkpoint.parent.parent / "summary.json").exists()
+        if saved["global_step"] > num_steps or (saved["global_step"] == num_steps and complete):
+            raise InputError(f"the run already has {saved['global_step']} steps: raise --max_steps or --num_epochs to "
+                             "continue it")  # fmt: skip
     tokens_per_step = args.train_batch_size * args.block_size * num_devices
     record = run_folder.RunRecord(args, num_steps, tokens_per_step, digest)
     done, rounds = (saved["global_step"], saved["epoch"] + 1) if saved else (0, 0)
     rounds += math.ceil((num_steps - done) / args.val_every_n_steps)
-    trainer = make_trainer(args, log_dir, checkpoint, record, rounds)
+    trainer = make_trainer(args, log_dir, checkpoint, record, rounds, first_step=done)
+    if trainer.world_size != num_devices:
+        raise InputError(f"--devices and --num_nodes ask for {num_devices} processes, but {trainer.world_size} run: "
+                         "under SLURM, give --ntasks-per-node the number of --devices")  # fmt: skip
     module = GPTLightningModule(args, model, train_set, val_set)
     if args.compile:
         module.model.compile()
     trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
     if trainer.is_global_zero:
-        finish(args, trainer, record, module)
-    return module.results
+        try:
+            finish(args, trainer, record, module)
+        except KeyboardInterrupt:
+            record.say_how_to_go_on(trainer)
+            raise
+    # A run that was interrupted after its last step has only been finished now, and has its losses from its record.
+    return module.results or {name: record.rows[-1][name] for name in record.rows[-1] if name in RESULTS}
 
 
 def new_model(args: argparse.Namespace):
@@ -176,7 +186,7 @@ def _num_devices(args: argparse.Namespace) -> int:
 
 
 def make_trainer(
-    args: argparse.Namespace, log_dir: Path, checkpoint: Path | None, record: RunRecord, rounds: int
+    args: argparse.Namespace, log_dir: Path, checkpoint: Path | None, record: RunRecord, rounds: int, first_step: int
 ) -> pl.Trainer:
     """Trainer whose epochs are the rounds between two validations; it writes into one run folder.
 
@@ -186,6 +196,7 @@ def make_trainer(
         checkpoint: of the run to continue.
         record: of the run.
         rounds: of the whole training, those before an interruption included.
+        first_step: steps that the run has; what TensorBoard shows beyond them is written again.
     """
     import pytorch_lightning as pl
     from pytorch_lightning.loggers import TensorBoardLogger
@@ -194,13 +205,15 @@ def make_trainer(
     from callbacks import GenerateCallback
     from run_folder import BestAndLast, SeedEveryRound, StepBar, logger_place, wants_bar
 
-    place = {"save_dir": log_dir} if checkpoint is None else logger_place(checkpoint)
+    place = {"save_dir": log_dir}
+    if checkpoint is not None:
+        place = {**logger_place(checkpoint), "purge_step": first_step + 1}
     bar = wants_bar(args.progress_bar)
     callbacks = [
         SeedEveryRound(args.seed),
         GenerateCallback(args.generate_batch_size, args.generate_every_n_steps),
         record,
-        BestAndLast(),
+        BestAndLast(kept_steps=first_step),
         *([StepBar(record.num_steps)] if bar else []),
     ]
     try:
@@ -234,8 +247,10 @@ def finish(args: argparse.Namespace, trainer: pl.Trainer, record: RunRecord, mod
     figure = plot_curves(record.rows, module.train_dataset.vocab_size)
     figure.savefig(folder / "curves.png", dpi=150)
     board.add_figure("curves", figure, global_step=trainer.global_step)
-    vocab = module.train_dataset.vocab_size
-    results = {"vocab_size": vocab, "parameters": sum(p.numel() for p in module.parameters())}
+    results = {
+        "parameters": sum(p.numel() for p in module.parameters()),
+        **{name: getattr(module.model.config, name) for name in ("vocab_size", "n_layer", "n_head", "n_embd")},
+    }
     run_folder.write_summary(folder, args, trainer, record, results)
     board.flush()
     best = min(record.rows, key=lambda row: row["val_loss"])

@@ -139,6 +139,18 @@ def gpt2_tokenizer_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_shakespeare_file() -> Path:
+    """The file text/tiny_shakespeare.txt in DATA_DIR."""
+    folder = os.environ.get("DATA_DIR")
+    if not folder:
+        pytest.skip("DATA_DIR does not name a folder with text/tiny_shakespeare.txt")
+    path = Path(folder, "text", "tiny_shakespeare.txt")
+    if not path.is_file():
+        pytest.skip(f"DATA_DIR={folder} holds no text/tiny_shakespeare.txt")
+    return path.resolve()
+
+
+@pytest.fixture(scope="session")
 def fake_mnist(tmp_path_factory) -> Path:
     """Folder with files of MNIST's names, sizes and format; the pixels are random, and each image's label is its
     index modulo 10."""

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from run_files import rows_of
+from run_files import command_to_go_on, interrupt, interruptible, rows_of
 
 pytestmark = pytest.mark.own
 
@@ -88,6 +87,7 @@ def refused(part3, capsys, argv: list[str]) -> str:
         (["--model_type", "gpt-huge"], "invalid choice: 'gpt-huge'"),
         (["--use_pretrained"], "there are no published weights for --model_type gpt-nano: choose one of gpt2, "),
         (["--use_pretrained", "/no/such/folder"], "/no/such/folder is neither a folder nor a published model"),
+        (["--use_pretrained", "gpt2"], "for the published weights give --use_pretrained --model_type gpt2"),
         (["--devices", "999"], "--devices 999 was given, but this machine has"),
         (["--seed", "-1"], "--seed must be a whole number of at least 0, not -1"),
         (["--block_size", "230"], "the last tenth of the text, which is for validation, is too short"),
@@ -150,18 +150,21 @@ def test_two_devices_take_together_the_batches_of_one(repository, text_file):
 
 def test_an_interrupted_run_says_how_to_go_on_and_does(repository, text_file):
     argv = small(text_file, "--train_batch_size", "5", "--val_every_n_steps", "2")
-    first = subprocess.Popen(command(repository, *argv), env=environment(), stdout=subprocess.PIPE, text=True)
+    place = {"env": environment(), "cwd": text_file.parent, "text": True,
+             "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}  # fmt: skip
     run = text_file.parent / "logs" / "lightning_logs" / "version_0"
-    while not ((run / "metrics.csv").exists() and (run / "checkpoints" / "last.ckpt").exists()):
-        assert first.poll() is None, "the training ended by itself"
-        time.sleep(0.1)
-    first.send_signal(signal.SIGINT)
-    output, _ = first.communicate(timeout=240)
+    with subprocess.Popen(command(repository, *argv), preexec_fn=interruptible, **place) as first:
+        try:
+            while not ((run / "metrics.csv").exists() and (run / "checkpoints" / "last.ckpt").exists()):
+                assert first.poll() is None, "the training ended by itself"
+                time.sleep(0.1)
+            output = interrupt(first)
+        finally:
+            first.kill()
     assert first.returncode == 130
+    assert "Traceback" not in output
     kept = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
-    assert f"{kept} steps are kept; continue with: python train.py --resume {run}" in output
-
-    again = command(repository, "--resume", str(run), "--max_steps", str(kept + 1))
-    done = subprocess.run(again, env=environment(), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    assert f"{kept} steps are kept; continue with python " in output
+    again = subprocess.run([*command_to_go_on(output), "--max_steps", str(kept + 1)], **place)
+    assert again.returncode == 0, again.stdout
     assert rows_of(run)[-1]["step"] == str(kept + 1)

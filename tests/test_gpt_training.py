@@ -3,12 +3,16 @@
 import csv
 import json
 import math
+import os
+import signal
 from argparse import Namespace
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gpt_models import small_gpt
 from run_files import assert_equal, rows_of
@@ -30,7 +34,7 @@ def flags(text_file: Path, log_dir: Path, **changes) -> Namespace:
     """Seven steps with a validation after every third."""
     values = {"model_type": "gpt-nano", "block_size": 13, "train_batch_size": 5, "max_steps": 7, "seed": 3,
               "val_every_n_steps": 3, "generate_every_n_steps": 4, "generate_batch_size": 2}  # fmt: skip
-    return Namespace(**{**values, "txt_file": str(text_file), "log_dir": str(log_dir), **changes})
+    return Namespace(**{**values, "txt_file": text_file, "log_dir": log_dir, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +92,6 @@ def test_the_validation_loss_is_that_of_the_last_tenth(part3, finished):
 
 
 def test_tensorboard_has_the_tags(finished):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     run, results = finished
     board = EventAccumulator(str(run))
     board.Reload()
@@ -136,6 +138,7 @@ def test_an_interrupted_round_is_repeated(part3, finished, text_file, tmp_path, 
             raise KeyboardInterrupt
         return original(self, batch, batch_idx)
 
+    monkeypatch.setattr(part3.lightning_module, "LOG_EVERY_N_STEPS", 1)
     with monkeypatch.context() as patch:
         patch.setattr(part3.lightning_module.GPTLightningModule, "training_step", interrupt)
         with pytest.raises((KeyboardInterrupt, SystemExit)):
@@ -146,6 +149,77 @@ def test_an_interrupted_round_is_repeated(part3, finished, text_file, tmp_path, 
     assert_equal(checkpoint_of(resumed)["state_dict"], checkpoint_of(run)["state_dict"])
     with open(resumed / "metrics.csv", newline="") as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["3", "6", "7"]
+    board = EventAccumulator(str(resumed))
+    board.Reload()
+    assert [event.step for event in board.Scalars("train_loss")] == [1, 2, 3, 4, 5, 6, 7], "the fourth is shown once"
+
+
+@pytest.mark.parametrize("place", ["texts", "curves"])
+def test_what_follows_the_last_step_is_made_up_for(
+    part3, finished, text_file, tmp_path, monkeypatch, caplog, capsys, place
+):
+    """Ctrl-C after the last checkpoint: the run is not complete, and resuming it is what completes it."""
+    run, results = finished
+
+    original = part3.callbacks.GenerateCallback.sample_and_save
+
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    def interrupt_the_last(self, trainer, pl_module):
+        (interrupt if trainer.global_step == 7 else original)(self, trainer, pl_module)
+
+    handler = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        if place == "texts":
+            patch.setattr(part3.callbacks.GenerateCallback, "sample_and_save", interrupt_the_last)
+        else:
+            patch.setattr(part3.pictures, "plot_curves", interrupt)
+        with caplog.at_level("INFO"), pytest.raises((KeyboardInterrupt, SystemExit)):
+            part3.train.train(flags(text_file, tmp_path))
+    signal.signal(signal.SIGINT, handler)  # which Lightning ignores after an interruption
+    assert "7 steps are kept; continue with python " in caplog.text
+    resumed = tmp_path / "lightning_logs" / "version_0"
+    assert not (resumed / "summary.json").exists()
+    assert part3.train.train(flags(text_file, tmp_path, resume=str(resumed))) == results
+    summary = json.loads((resumed / "summary.json").read_text())
+    assert summary["steps"] == 7 and summary["val_loss"] == results["val_loss"]
+    assert (resumed / "texts" / "step_7.txt").read_text() == (run / "texts" / "step_7.txt").read_text()
+    with pytest.raises(part3.inputs.InputError, match="already has 7 steps"):
+        part3.train.train(flags(text_file, tmp_path, resume=str(resumed)))
+
+
+def test_a_trainer_that_does_not_reload_its_batches_goes_on_in_the_text(part3):
+    dataset = part3.dataset.TextDataset(None, None, 13, text=TEXT)
+    config = Namespace(train_batch_size=5, val_every_n_steps=3, max_steps=9, seed=3, model_type="gpt-nano")
+    model = small_gpt(part3, vocab_size=dataset.vocab_size, block_size=13).train()
+    module = part3.lightning_module.GPTLightningModule(config, model, dataset)
+    seen, original = [], module.training_step
+
+    def training_step(batch, batch_idx):
+        seen.append(batch[0])
+        return original(batch, batch_idx)
+
+    module.training_step = training_step
+    pl.Trainer(max_epochs=3, accelerator="cpu", logger=False, enable_checkpointing=False, enable_model_summary=False,
+               enable_progress_bar=False).fit(module)  # fmt: skip
+    wanted = part3.dataset.Batches(len(dataset), 5, first_step=0, num_steps=9, seed=3)
+    assert torch.equal(torch.stack(seen), torch.stack([dataset.__getitems__(batch)[0] for batch in wanted]))
+
+
+def test_sigterm_ends_a_training_with_its_own_exit_code(part3, text_file, tmp_path, monkeypatch, caplog):
+    original = part3.lightning_module.GPTLightningModule.training_step
+
+    def terminated(self, batch, batch_idx):
+        if self.trainer.global_step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(part3.lightning_module.GPTLightningModule, "training_step", terminated)
+    monkeypatch.setattr(part3.train, "parse", lambda argv: flags(text_file, tmp_path))
+    with caplog.at_level("INFO"):
+        assert part3.train.main([]) == 143
+    assert "3 steps are kept; continue with python " in caplog.text
 
 
 def test_a_continued_run_is_not_complete_until_its_end(part3, text_file, tmp_path, monkeypatch):

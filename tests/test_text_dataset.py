@@ -144,10 +144,16 @@ def test_the_licence_of_an_e_book_is_no_text_to_learn_from(part3, tmp_path):
 
 
 @pytest.mark.own
-def test_tiny_shakespeare_is_taken_from_the_data_folder(part3, gpt2_tokenizer_dir):
-    text = part3.dataset.load_text("tiny_shakespeare", gpt2_tokenizer_dir.parent)
+def test_tiny_shakespeare_is_taken_from_the_data_folder(part3, tiny_shakespeare_file, tmp_path):
+    """Some copies lack the line break at the end; all give the same text."""
+    text = part3.dataset.load_text("tiny_shakespeare", tiny_shakespeare_file.parent.parent)
     assert text.startswith("First Citizen:\nBefore we proceed any further, hear me speak.")
-    assert len(set(text)) == 65
+    assert len(text) == 1_115_394 and len(set(text)) == 65
+    for end in (b"", b"\n"):
+        copy = tmp_path / str(len(end)) / "text" / "tiny_shakespeare.txt"
+        copy.parent.mkdir(parents=True)
+        copy.write_bytes(tiny_shakespeare_file.read_bytes().rstrip(b"\n") + end)
+        assert part3.dataset.load_text("tiny_shakespeare", copy.parent.parent) == text
 
 
 @pytest.mark.own
@@ -187,8 +193,8 @@ class Server(http.server.ThreadingHTTPServer):
 
 
 @pytest.mark.own
-def test_tiny_shakespeare_is_downloaded_and_verified(part3, tmp_path, gpt2_tokenizer_dir):
-    content = (gpt2_tokenizer_dir.parent / "text" / "tiny_shakespeare.txt").read_bytes().rstrip(b"\n") + b"\n"
+def test_tiny_shakespeare_is_downloaded_and_verified(part3, tmp_path, tiny_shakespeare_file):
+    content = tiny_shakespeare_file.read_bytes().rstrip(b"\n") + b"\n"
     path = tmp_path / "text" / "tiny_shakespeare.txt"
     with Server(content) as url:
         assert part3.dataset.tiny_shakespeare(path, url) == path
