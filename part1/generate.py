@@ -74,7 +74,7 @@ def generate(args: argparse.Namespace) -> list[Path]:
     from torchvision.utils import save_image
 
     from pictures import interpolation_grid, reconstruction_grid, sample_grid
-    from run_folder import find_checkpoint
+    from run_folder import check_in_run, find_checkpoint
     from train_pl import load_data, load_vae
     from utils import visualize_manifold
 
@@ -88,6 +88,8 @@ def generate(args: argparse.Namespace) -> list[Path]:
             f"the manifold needs a model with z_dim 2, and this one has {z_dim}: leave it out of --pictures"
         )
     check_data_dir(args, checkpoint["flags"], wanted)
+    if not args.output_dir:
+        check_in_run(path, "--checkpoint, or a place for the pictures to --output_dir")
     folder = Path(args.output_dir).expanduser() if args.output_dir else path.parent.parent / "generated"
     make_writable(folder, "--output_dir")
     model.to("cuda" if torch.cuda.is_available() else "cpu")

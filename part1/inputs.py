@@ -37,7 +37,7 @@ class Parser(argparse.ArgumentParser):
 def beside(path: str | Path, default: str) -> Path:
     """Absolute form of `path`: the course's own relative `default` is seen from this folder, whichever directory the
     script is started in; every other path from where the user is."""
-    return (HERE / path if str(path) == default else Path(path).expanduser()).resolve()
+    return (HERE / path if Path(path) == Path(default) else Path(path).expanduser()).resolve()
 
 
 def make_writable(folder: Path, flag: str) -> None:
@@ -100,11 +100,15 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def completed(args: argparse.Namespace) -> argparse.Namespace:
-    """`args` with a default for every flag that it lacks, such as a namespace with the course's flags alone."""
+    """`args` with a default for every flag that it lacks, such as a namespace with the course's flags alone, and
+    without anything that is no flag."""
     defaults = vars(build_parser().parse_args([]))
-    values = vars(args)
-    given = values.get("given", {name for name in defaults if name in values and values[name] != defaults[name]})
-    return argparse.Namespace(**{**defaults, **values, "given": frozenset(given)})
+    values = {name: value for name, value in vars(args).items() if name in defaults}
+    given = vars(args).get("given", {name for name, value in values.items() if value != defaults[name]})
+    args = argparse.Namespace(**{**defaults, **values, "given": frozenset(given)})
+    for name in ("data_dir", "log_dir"):  # a Path in a checkpoint could not be read again
+        setattr(args, name, str(getattr(args, name)))
+    return args
 
 
 def continued(args: argparse.Namespace, flags: dict) -> argparse.Namespace:

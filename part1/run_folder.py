@@ -157,7 +157,7 @@ def write_summary(folder: Path, args, trainer: pl.Trainer, record: RunRecord, be
         "num_devices": trainer.num_devices * trainer.num_nodes,
         "seed": args.seed,
         "flags": record.flags,
-        "command": " ".join(["python", *sys.argv]),
+        "command": shlex.join(["python", *sys.argv]),
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}},
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -203,6 +203,13 @@ def find_checkpoint(run: str, log_dir: Path, which: str) -> Path:
     raise InputError(
         f"{run} is no run with a checkpoint, neither as a path nor in {log_dir / RUNS}: name a run's folder"
     )
+
+
+def check_in_run(checkpoint: Path, flag: str) -> None:
+    """Raises InputError, which names the flag to change, where a checkpoint does not lie in a run's folder: what comes
+    of it would be written into the folder of something else."""
+    if checkpoint.parent.name != "checkpoints":
+        raise InputError(f"{checkpoint} is not in a run's folder: give the folder of the run to {flag}")
 
 
 def read_checkpoint(path: Path) -> dict:

@@ -1,6 +1,7 @@
 """Train a VAE on MNIST: `python train.py --help` lists the flags, `README.md` what a run leaves behind."""
 
 import logging
+import os
 import sys
 
 from inputs import InputError, parse
@@ -16,7 +17,8 @@ def main(argv: list[str] | None = None) -> int:
 
         train_vae(args)
     except InputError as error:
-        print(f"train.py: error: {error}", file=sys.stderr)
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # once, and not from each process
+            print(f"train.py: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -98,7 +98,7 @@ class VAE(pl.LightningModule):
         self._step(batch)
 
     def on_validation_epoch_end(self) -> None:
-        if not self._totals.isfinite().all():
+        if self._anywhere(~self._totals.isfinite().all()):
             raise self._not_finite("validation loss", self.trainer.num_training_batches)
         self._log_totals("val")
 
@@ -133,8 +133,13 @@ class VAE(pl.LightningModule):
         self._first_bad_step = torch.tensor(torch.inf)
 
     def _check_finite(self) -> None:
-        if (step := self._first_bad_step.item()) != torch.inf:
+        step = self.trainer.strategy.reduce(self._first_bad_step, reduce_op="min").item()
+        if step != torch.inf:
             raise self._not_finite("loss", int(step))
+
+    def _anywhere(self, bad: Tensor) -> bool:
+        """Whether it is so in any of the processes, which have to stop together."""
+        return bool(self.trainer.strategy.reduce(bad.float(), reduce_op="max").item())
 
     def _not_finite(self, loss: str, step: int) -> NotFiniteError:
         kept = (
@@ -220,6 +225,7 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
     Raises:
         InputError: a flag, the data, the run to resume or the log folder cannot be used; or the loss is not finite.
         KeyboardInterrupt: it was interrupted, after a message that says how to go on.
+        SystemExit: it got SIGTERM, after the same message.
     """
     run_folder.prepare_processor()
     run_folder.quieten_lightning()
@@ -229,6 +235,7 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
     if args.resume:
         checkpoint = run_folder.find_checkpoint(args.resume, log_dir, "last")
         _, saved = load_vae(checkpoint)
+        run_folder.check_in_run(checkpoint, "--resume")
         args = continued(args, saved["flags"])
         if saved["epoch"] + 1 > args.epochs:
             raise InputError(f"the run already has {saved['epoch'] + 1} epochs: raise --epochs to continue it")
@@ -254,6 +261,8 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
     except (KeyboardInterrupt, SystemExit) as stop:  # Lightning exits where it is interrupted or terminated
         if trainer.is_global_zero:
             log.info("\n%s", run_folder.how_to_go_on(Path(trainer.logger.log_dir), log_dir))
+        if isinstance(stop, SystemExit) and not stop.code:  # SIGTERM
+            raise
         raise KeyboardInterrupt from stop
 
 

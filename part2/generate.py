@@ -76,7 +76,7 @@ def generate(args: argparse.Namespace) -> list[Path]:
 
     from mnist import load_test_images
     from pictures import interpolation_grid, manifold_grid, reconstruction_grid, sample_grid
-    from run_folder import find_checkpoint, load_aae
+    from run_folder import check_in_run, find_checkpoint, load_aae
 
     check(args)
     path = find_checkpoint(args.checkpoint, beside(args.log_dir, LOG_DIR))
@@ -87,6 +87,8 @@ def generate(args: argparse.Namespace) -> list[Path]:
             f"the manifold needs a model with z_dim 2, and this one has {model.z_dim}: leave it out of --pictures"
         )
     check_data_dir(args, checkpoint["flags"], wanted)
+    if not args.output_dir:
+        check_in_run(path, "--checkpoint, or a place for the pictures to --output_dir")
     folder = Path(args.output_dir).expanduser() if args.output_dir else path.parent.parent / "generated"
     make_writable(folder, "--output_dir")
     model.to("cuda" if torch.cuda.is_available() else "cpu")

@@ -111,7 +111,10 @@ def completed(args: argparse.Namespace) -> argparse.Namespace:
     defaults = vars(build_parser().parse_args([]))
     values = {name: value for name, value in vars(args).items() if name in defaults}
     given = vars(args).get("given", {name for name, value in values.items() if value != defaults[name]})
-    return argparse.Namespace(**{**defaults, **values, "given": frozenset(given)})
+    args = argparse.Namespace(**{**defaults, **values, "given": frozenset(given)})
+    for name in ("data_dir", "log_dir"):  # a Path in a run's record could not be written
+        setattr(args, name, str(getattr(args, name)))
+    return args
 
 
 def continued(args: argparse.Namespace, flags: dict) -> argparse.Namespace:

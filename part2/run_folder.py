@@ -85,7 +85,7 @@ def write_summary(folder: Path, args, rows: list[dict], seconds: list[float], re
         **machine,
         "seed": args.seed,
         "flags": flags_of(args),
-        "command": " ".join(["python", *sys.argv]),
+        "command": shlex.join(["python", *sys.argv]),
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}},
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -128,6 +128,13 @@ def find_checkpoint(run: str, log_dir: Path) -> Path:
         if (found := place / CHECKPOINT).is_file():
             return found.resolve()
     raise InputError(f"{run} is no run with a checkpoint, neither as a path nor in {log_dir}: name a run's folder")
+
+
+def check_in_run(checkpoint: Path, flag: str) -> None:
+    """Raises InputError, which names the flag to change, where a checkpoint does not lie in a run's folder: what comes
+    of it would be written into the folder of something else."""
+    if checkpoint.parent.name != CHECKPOINT.parent.name:
+        raise InputError(f"{checkpoint} is not in a run's folder: give the folder of the run to {flag}")
 
 
 def write_checkpoint(path: Path, content: dict) -> None:

@@ -226,6 +226,7 @@ def main(args: argparse.Namespace) -> dict:
     if args.resume:
         path = run_folder.find_checkpoint(args.resume, log_dir)
         _, saved = run_folder.load_aae(path)
+        run_folder.check_in_run(path, "--resume")
         folder = path.parent.parent
         args = continued(args, saved["flags"])
         if saved["epoch"] > args.epochs:

@@ -96,7 +96,8 @@ class TrainingRun:
     def _restore(self, saved: dict) -> None:
         self.optimizer_ae.load_state_dict(saved["optimizer_ae"])
         self.optimizer_disc.load_state_dict(saved["optimizer_disc"])
-        self.fabric.strategy.precision.load_state_dict(saved["precision"])
+        if saved["precision"]:  # a run in another precision has no scale of the loss to go on with
+            self.fabric.strategy.precision.load_state_dict(saved["precision"])
         self.logger_ae.load_state_dict(saved["logger_ae"])
         self.logger_disc.load_state_dict(saved["logger_disc"])
         self.epoch, self.rows, self.seconds = saved["epoch"], list(saved["rows"]), list(saved["seconds"])

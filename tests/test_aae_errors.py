@@ -191,6 +191,18 @@ def test_a_resumed_run_keeps_what_it_was_started_with(fails, finished, flag, val
     assert (finished / "metrics.csv").read_bytes() == before
 
 
+def test_a_checkpoint_outside_a_run_s_folder(fails, part2, finished, tmp_path, capsys):
+    """What comes of it would be written into the folder above."""
+    (tmp_path / "downloads").mkdir()
+    file = shutil.copy(finished / "checkpoints" / "model_checkpoint.pt", tmp_path / "downloads")
+    before = sorted(tmp_path.rglob("*"))
+    error = fails("--resume", str(file), "--epochs", "2", "--log_dir", str(finished.parent))
+    assert f"{file} is not in a run's folder: give the folder of the run to --resume" in error
+    assert part2.generate.main(["--checkpoint", str(file)]) == 2
+    assert "or a place for the pictures to --output_dir" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_fewer_epochs_than_the_run_has(fails, finished):
     file = finished / "checkpoints" / "model_checkpoint.pt"
     checkpoint = torch.load(file, weights_only=True)

@@ -204,6 +204,19 @@ def test_a_resumed_run_keeps_what_it_was_started_with(fails, finished, flag, val
     assert (finished / "metrics.csv").read_bytes() == before
 
 
+def test_a_checkpoint_outside_a_run_s_folder(fails, part1, finished, tmp_path, capsys):
+    """What comes of it would be written into the folder above."""
+    (tmp_path / "downloads").mkdir()
+    (tmp_path / "summary.json").write_text("of something else")
+    file = shutil.copy(finished / "checkpoints" / "last.ckpt", tmp_path / "downloads")
+    error = fails("--resume", str(file), "--epochs", "2", "--log_dir", str(tmp_path / "logs"))
+    assert f"{file} is not in a run's folder: give the folder of the run to --resume" in error
+    assert part1.generate.main(["--checkpoint", str(file)]) == 2
+    assert "or a place for the pictures to --output_dir" in capsys.readouterr().err
+    assert (tmp_path / "summary.json").read_text() == "of something else"
+    assert {path.name for path in tmp_path.iterdir()} == {"downloads", "finished", "summary.json"}
+
+
 def test_fewer_epochs_than_the_run_has(fails, part1, tmp_path):
     part1.train_pl.train_vae(part1.inputs.parse([*SMALL, "--epochs", "2", "--log_dir", str(tmp_path)]))
     assert "already has 2 epochs" in fails("--log_dir", str(tmp_path), "--resume", "--epochs", "1")

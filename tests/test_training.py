@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import signal
 from argparse import Namespace
 from pathlib import Path
@@ -21,7 +22,7 @@ STEPS_PER_EPOCH = 2
 def flags(log_dir: Path, **changes) -> Namespace:
     """A small model on the digits: two steps an epoch."""
     values = {"dataset": "digits", "batch_size": 675, "num_filters": 4, "z_dim": 2, "epochs": 2, "seed": 3}
-    return Namespace(**{**values, "log_dir": str(log_dir), **changes})
+    return Namespace(**{**values, "log_dir": log_dir, **changes})
 
 
 def run_of(log_dir: Path) -> Path:
@@ -284,3 +285,19 @@ def test_an_interruption_of_the_last_evaluation_says_how_to_go_on(part1, tmp_pat
     with caplog.at_level("INFO"), pytest.raises(KeyboardInterrupt):
         part1.train_pl.train_vae(flags(tmp_path, epochs=1, importance_samples=1))
     assert "epoch 1 is saved: continue with " in caplog.text
+
+
+def test_sigterm_ends_a_training_with_its_own_exit_code(part1, tmp_path, monkeypatch, caplog):
+    """In the second epoch; what Ctrl-C does, which has another exit code, is seen in a process of its own."""
+    original = part1.train_pl.VAE.training_step
+
+    def terminated(self, batch, batch_idx):
+        if self.current_epoch == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(part1.train_pl.VAE, "training_step", terminated)
+    monkeypatch.setattr(part1.train, "parse", lambda argv: flags(tmp_path))
+    with caplog.at_level("INFO"):
+        assert part1.train.main([]) == 143
+    assert "epoch 1 is saved: continue with python " in caplog.text
