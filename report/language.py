@@ -6,6 +6,7 @@ Writes `language.json` into the folder of a run of part 3:
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from datetime import UTC, datetime
@@ -124,7 +125,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, or 2 after one sentence about what cannot be used."""
     args = build_parser().parse_args(argv)
     from inputs import InputError, make_writable
-    from run_folder import find_checkpoint, load_gpt, write_whole
+    from run_folder import check_in_run, find_checkpoint, load_gpt, write_whole
     from vocabulary import Characters
 
     begin = time.perf_counter()
@@ -138,6 +139,8 @@ def main(argv: list[str] | None = None) -> int:
         if args.n_steps < 1:
             raise InputError(f"--n_steps must be at least 1, not {args.n_steps}")
         vocabulary.encode(args.prompt)  # an unknown character is reported
+        if not args.output_dir:
+            check_in_run(path, "--checkpoint, or a place for the results to --output_dir")
         folder = args.output_dir or path.parent.parent
         make_writable(folder, "--output_dir")
     except InputError as error:
@@ -148,7 +151,8 @@ def main(argv: list[str] | None = None) -> int:
         "step": checkpoint["global_step"],
         "attention": attention(model, vocabulary, args.prompt),
         "continuations": continuations(model, vocabulary, args.prompt, args.n_steps, args.seed),
-        "command": f"python report/language.py --checkpoint RUN --n_steps {args.n_steps} --seed {args.seed}",
+        "command": f"python report/language.py --checkpoint RUN --prompt {shlex.quote(args.prompt)} "
+        f"--n_steps {args.n_steps} --seed {args.seed}",
         "seed": args.seed,
         "seconds": round(time.perf_counter() - begin, 1),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -31,6 +31,8 @@ RUNS = {
     "gpt_shakespeare": f"part3/train.py {GPT}",
     "gpt_grimm": f"part3/train.py --txt_file DATA/text/grimms_fairy_tales.txt {GPT}",
 }
+# Where those texts come from that are not downloaded.
+SOURCES = {"DATA/text/grimms_fairy_tales.txt": "https://www.gutenberg.org/ebooks/2591 as plain text in UTF-8"}
 # What is computed of a finished run of each part: the command without --checkpoint RUN, and the file in the run's
 # folder that it writes last.
 ANALYSES = {
@@ -80,7 +82,6 @@ def bring_to_its_end(name: str, data_dir: str, force: bool) -> None:
     """Start or resume a run, analyse it, and copy what it leaves; a finished one is started anew by force alone.
 
     Raises:
-        FileNotFoundError: the text to train on is not there.
         subprocess.CalledProcessError: training or analysis failed.
     """
     part = RUNS[name].split("/")[0]
@@ -89,7 +90,6 @@ def bring_to_its_end(name: str, data_dir: str, force: bool) -> None:
     finished = run is not None and (run / "summary.json").exists()
     if force or not finished:
         command = with_data(RUNS[name], data_dir)
-        check_text(name, data_dir)
         command += ["--data_dir", data_dir, "--log_dir", str(logs)]
         if run and not finished:
             command += ["--resume", str(run)]
@@ -124,9 +124,10 @@ def run_behind(name: str) -> Path | None:
 
 
 def analyse(run: Path, name: str, data_dir: str) -> None:
-    """Compute what the report needs of a run's checkpoint, unless it has been."""
+    """Compute what the report needs of a run's checkpoint, unless that has been done since the run was finished."""
     command, file = ANALYSES[RUNS[name].split("/")[0]]
-    if not (run / file).exists():
+    done = run / file
+    if not done.exists() or done.stat().st_mtime < (run / "summary.json").stat().st_mtime:
         execute(name, [*with_data(command, data_dir), "--checkpoint", str(run)])
 
 
@@ -139,9 +140,10 @@ def check_text(name: str, data_dir: str) -> None:
     """Raises FileNotFoundError where a run trains on a text of the data folder that is not there."""
     for word in RUNS[name].split():
         if word.startswith("DATA/") and not (REPOSITORY / with_data(word, data_dir)[0]).is_file():
+            place, text = with_data(word, data_dir)[0], word.removeprefix("DATA/")
             raise FileNotFoundError(
-                f"the text of {name} is not at {with_data(word, data_dir)[0]}: put it there, or give the folder above "
-                f"{word.removeprefix('DATA/')} with --data_dir"
+                f"the text of {name} is not at {place}: put it there ({SOURCES[word]}), give the folder above {text} "
+                f"with --data_dir, or name the runs to make without {name}"
             )
 
 
@@ -195,6 +197,13 @@ def main(argv: list[str] | None = None) -> int:
         print(f"reproduce.py: error: no run {unknown[0]}: there are {', '.join(RUNS)}", file=sys.stderr)
         return 2
     names = args.runs or list(RUNS)
+    try:
+        for name in names:  # before any training, which takes hours
+            if args.force or not (RESULTS / name / "summary.json").exists():
+                check_text(name, args.data_dir)
+    except FileNotFoundError as error:
+        print(f"reproduce.py: error: {error}", file=sys.stderr)
+        return 2
     for i, name in enumerate(names):
         try:
             if (RESULTS / name / "summary.json").exists() and not args.force:
@@ -204,9 +213,6 @@ def main(argv: list[str] | None = None) -> int:
         except subprocess.CalledProcessError as failure:
             code = failure.returncode
             print(f"reproduce.py: error: {name}: {failure.cmd[0]} stopped with exit code {code}", file=sys.stderr)
-            return 2
-        except FileNotFoundError as error:
-            print(f"reproduce.py: error: {error}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             # By force, the runs that are finished by now would be repeated again.

@@ -119,6 +119,7 @@ def test_the_command_writes_into_the_run_s_folder(codes, part2, few_digits, run,
     ("argv", "message"),
     [
         (["--output_dir", "/proc/nowhere"], "cannot write into /proc/nowhere"),
+        (["--data_dir", "somewhere"], "the run was trained on the built-in digits: leave the flag out"),
         (["--checkpoint", "nowhere"], "nowhere is no run with a checkpoint"),
     ],
 )

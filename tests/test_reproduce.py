@@ -184,6 +184,19 @@ def test_an_analysis_that_a_finished_run_lacks_is_made_up_for(reproduce, tmp_pat
     assert (len(calls(tmp_path)), len(analyses(tmp_path))) == (3, 3)
 
 
+def test_an_analysis_older_than_its_run_is_made_anew(reproduce, tmp_path):
+    """As it is after `train.py --resume RUN --epochs MORE`."""
+    assert reproduce.main(["a", "--data_dir", "data"]) == 0
+    shutil.rmtree(tmp_path / "results")
+    assert reproduce.main(["a", "--data_dir", "data"]) == 0
+    assert (len(calls(tmp_path)), len(analyses(tmp_path))) == (1, 1)
+    shutil.rmtree(tmp_path / "results")
+    summary = run_folder(tmp_path, "a", 0) / "summary.json"
+    os.utime(summary, times=(summary.stat().st_atime, summary.stat().st_mtime + 60))
+    assert reproduce.main(["a", "--data_dir", "data"]) == 0
+    assert (len(calls(tmp_path)), len(analyses(tmp_path))) == (1, 2)
+
+
 def test_without_its_checkpoint_a_run_stays_finished(reproduce, tmp_path, capfd):
     assert reproduce.main(["a", "--data_dir", "data"]) == 0
     shutil.rmtree(tmp_path / "part1" / "VAE_logs")
@@ -200,12 +213,14 @@ def test_without_its_checkpoint_a_run_stays_finished(reproduce, tmp_path, capfd)
 
 def test_a_text_of_the_data_folder(reproduce, tmp_path, capfd):
     """Its path is that of the folder that was given; where it is missing, one sentence says where it was looked for."""
-    reproduce.RUNS = {"c": "part1/train.py --z_dim 5 --txt_file DATA/text/tales.txt"}
+    training = "part1/train.py --z_dim 5 --txt_file DATA/text/tales.txt"
+    reproduce.RUNS, reproduce.SOURCES = {"a": reproduce.RUNS["a"], "c": training}, {"DATA/text/tales.txt": "from there"}
     data = tmp_path / "my data"
     assert reproduce.main(["--data_dir", str(data)]) == 2
     error = capfd.readouterr().err
-    assert error.startswith(f"reproduce.py: error: the text of c is not at {data}/text/tales.txt: ")
-    assert error.count("\n") == 1 and not (tmp_path / "calls").exists()
+    assert error.startswith(f"reproduce.py: error: the text of c is not at {data}/text/tales.txt: put it there (from ")
+    assert error.count("\n") == 1 and not (tmp_path / "calls").exists(), "known before the first training"
+    reproduce.RUNS.pop("a")
     (data / "text").mkdir(parents=True)
     (data / "text" / "tales.txt").touch()
     assert reproduce.main(["--data_dir", str(data)]) == 0
