@@ -16,7 +16,7 @@ PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true")
 # Lightning's strategies whose processes cannot hand the trained model back to the one that started them.
 ONE_WAY_STRATEGIES = ("spawn", "fork", "notebook")
 # What makes a run the run it is: to continue it with another value would make a run that nothing else can repeat.
-IDENTITY = ("z_dim", "num_filters", "lr", "batch_size", "seed", "dataset")
+IDENTITY = ("z_dim", "num_filters", "lr", "ema", "batch_size", "seed", "dataset")
 
 
 class InputError(Exception):
@@ -63,6 +63,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     training = parser.add_argument_group("training")
     training.add_argument("--lr", type=float, default=1e-3, help="learning rate of Adam")
+    training.add_argument("--ema", type=float, default=0.0, metavar="DECAY",
+                          help="validate and keep a moving average of the weights, of which a step leaves this share "
+                          "in place, such as 0.9998; 0: the weights themselves")  # fmt: skip
     training.add_argument("--batch_size", type=int, default=128, help="images a step")
     training.add_argument("--epochs", type=int, default=80, help="passes over the training set, resumed ones included")
     training.add_argument("--seed", type=int, default=42, help="seed of weights, batches, noise and samples")
@@ -119,6 +122,7 @@ def continued(args: argparse.Namespace, flags: dict) -> argparse.Namespace:
         InputError: a flag that makes the run what it is was given with another value.
     """
     values = vars(args).copy()
+    flags = {**vars(build_parser().parse_args([])), **flags}  # a flag that is newer than the run
     for name in IDENTITY:
         if name in args.given and values[name] != flags[name]:
             raise InputError(
@@ -145,6 +149,8 @@ def check(args: argparse.Namespace) -> None:
         raise InputError(f"--seed must be below 2**32, not {args.seed}")
     if not (math.isfinite(args.lr) and args.lr > 0):
         raise InputError(f"--lr must be a positive number, not {args.lr}")
+    if not 0 <= args.ema < 1:
+        raise InputError(f"--ema must be a number of at least 0 and below 1, not {args.ema}")
     if str(args.devices) != "auto" and (not str(args.devices).isdecimal() or int(args.devices) < 1):
         raise InputError(f"--devices must be 'auto' or a whole number of at least 1, not {args.devices}")
     if args.dataset not in ("mnist", "digits"):

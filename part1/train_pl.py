@@ -8,6 +8,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from pytorch_lightning.callbacks import EMAWeightAveraging
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.seed import isolate_rng
@@ -292,6 +293,7 @@ def make_trainer(args: argparse.Namespace, log_dir: Path, checkpoint: Path | Non
     logger = TensorBoardLogger(**place, default_hp_metric=False)
     record = run_folder.RunRecord(args)
     callbacks = [
+        *([EMAWeightAveraging(decay=args.ema)] if args.ema else []),
         run_folder.SeedEveryEpoch(args.seed),
         GenerateCallback(save_to_disk=True),
         record,

@@ -47,7 +47,7 @@ def finished(part1, tmp_path) -> Path:
         ("--z_dim", "0"), ("--z_dim", "-3"), ("--num_filters", "0"), ("--batch_size", "0"), ("--epochs", "0"),
         ("--lr", "0"), ("--lr", "nan"), ("--lr", "inf"), ("--seed", "-1"), ("--seed", str(2**32)),
         ("--devices", "0"), ("--devices", "many"), ("--num_nodes", "0"), ("--num_workers", "-1"),
-        ("--importance_samples", "-1"),
+        ("--importance_samples", "-1"), ("--ema", "1"), ("--ema", "nan"),
     ],
 )  # fmt: skip
 def test_values_that_make_no_sense(fails, tmp_path, flag, value):

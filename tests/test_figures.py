@@ -55,11 +55,11 @@ def add_all_runs(report: Path) -> None:
     """Made-up results in the place of those runs that the copy lacks."""
     results = report / "results"
     for run, like in (("vae_z2", "vae_z20"), ("ae_z8", "aae_z8"), ("ae_z2", "aae_z8"), ("aae_z2", "aae_z8"),
-                      ("aae_z20", "aae_z8"), ("gpt_grimm", "gpt_shakespeare")):  # fmt: skip
+                      ("aae_z20", "aae_z8"), ("gpt_grimm", "gpt_shakespeare"), ("vae_z20_ema", "vae_z20")):  # fmt: skip
         shutil.copytree(results / like, results / run)
         summary = json.loads((results / run / "summary.json").read_text())
         if "z" in run:
-            summary["flags"]["z_dim"] = int(run.split("z")[1])
+            summary["flags"].update(z_dim=int(run.split("z")[1].split("_")[0]), ema=0.5)
         (results / run / "summary.json").write_text(json.dumps(summary))
     shutil.copy(results / "vae_z2" / "epoch_0_samples.png", results / "vae_z2" / "vae_manifold.png")
     likelihood = json.loads((results / "vae_z20" / "likelihood.json").read_text())

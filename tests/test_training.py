@@ -177,11 +177,11 @@ def test_the_same_seed_gives_the_same_numbers(part1, tmp_path):
     assert a != other
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_resumed_run_equals_an_uninterrupted_one(part1, tmp_path, num_workers):
+@pytest.mark.parametrize(("num_workers", "ema"), [(0, 0), (1, 0.75)])
+def test_a_resumed_run_equals_an_uninterrupted_one(part1, tmp_path, num_workers, ema):
     train_vae = part1.train_pl.train_vae
-    train_vae(flags(tmp_path / "whole", epochs=4, num_workers=num_workers))
-    train_vae(flags(tmp_path / "parts", epochs=2, num_workers=num_workers))
+    train_vae(flags(tmp_path / "whole", epochs=4, num_workers=num_workers, ema=ema))
+    train_vae(flags(tmp_path / "parts", epochs=2, num_workers=num_workers, ema=ema))
     train_vae(flags(tmp_path / "parts", epochs=4, num_workers=num_workers, resume="newest"))
     whole, parts = run_of(tmp_path / "whole"), run_of(tmp_path / "parts")
     for key in ("state_dict", "optimizer_states"):
@@ -190,6 +190,24 @@ def test_a_resumed_run_equals_an_uninterrupted_one(part1, tmp_path, num_workers)
     assert (whole / "metrics.csv").read_bytes() == (parts / "metrics.csv").read_bytes()
     summaries = [json.loads((run / "summary.json").read_text()) for run in (whole, parts)]
     assert summaries[0]["test_bpd"] == summaries[1]["test_bpd"]
+
+
+def test_what_is_kept_is_the_moving_average_of_the_weights(part1, tmp_path, monkeypatch):
+    """d A + (1 - d) W after each step, from the weights after the first one on."""
+    seen, original = [], part1.train_pl.VAE.on_train_batch_end
+
+    def on_train_batch_end(self, *args):
+        seen.append({name: weight.detach().clone() for name, weight in self.named_parameters()})
+        original(self, *args)
+
+    monkeypatch.setattr(part1.train_pl.VAE, "on_train_batch_end", on_train_batch_end)
+    part1.train_pl.train_vae(flags(tmp_path, ema=0.75))
+    assert len(seen) == 2 * STEPS_PER_EPOCH
+    kept = checkpoint_of(run_of(tmp_path))["state_dict"]
+    for name, average in seen[0].items():
+        for weights in seen[1:]:
+            average = 0.75 * average + 0.25 * weights[name]
+        torch.testing.assert_close(kept[name], average)
 
 
 def test_a_run_that_was_moved_keeps_its_best_checkpoint(part1, tmp_path):
