@@ -95,6 +95,18 @@ def test_what_cannot_be_used_is_said_in_a_sentence(repository, tmp_path, bench, 
     assert message in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("content", ["{", "[1]"])
+def test_a_file_that_holds_no_results_is_refused_before_measuring(load, tmp_path, monkeypatch, capsys, content):
+    contest, file = load("contest"), tmp_path / "bench.json"
+    file.write_text(content)
+    monkeypatch.setattr(sys, "argv", ["bench_part1.py", "--output", str(file)])
+    with pytest.raises(SystemExit) as stop:
+        contest.parse(contest.build_parser("A benchmark.", steps=3))
+    assert stop.value.code == 2
+    assert f"--output {file} is no file of results in JSON" in capsys.readouterr().err
+    assert file.read_text() == content
+
+
 def test_what_a_part_cannot_use_ends_a_contestant_with_its_sentence(load, monkeypatch, capfd):
     class InputError(Exception):
         pass

@@ -63,7 +63,23 @@ def parse(parser: Parser, fewest_steps: int = 0) -> argparse.Namespace:
             parser.error(f"--{name} must be at least {least}, not {getattr(args, name)}")
     if args.output and args.output.is_dir():
         parser.error(f"--output {args.output} is a folder: name a file")
+    try:
+        sections_of(args.output)
+    except ValueError:
+        parser.error(f"--output {args.output} is no file of results in JSON: name another one, or remove it")
     return args
+
+
+def sections_of(file: Path | None) -> dict:
+    """What a file of results holds; nothing where there is none.
+
+    Raises:
+        ValueError: it is no JSON object in UTF-8.
+    """
+    content = json.loads(file.read_text()) if file and file.exists() else {}
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} holds no object")
+    return content
 
 
 def command(main: Callable[[], int]) -> int:
@@ -244,7 +260,7 @@ def write(output: Path | None, section: str, result: dict, packages: Iterable[st
     """Put a benchmark's section into the file of this device; sections of another device in it are dropped."""
     here = machine()
     output = output or RESULTS / f"bench_{here['device_class']}.json"
-    old = json.loads(output.read_text()) if output.exists() else {}
+    old = sections_of(output)
     old = old if old.get("device") == here["device"] else {}
     versions = {"python": platform.python_version(), **{name: metadata.version(name) for name in ("torch", *packages)}}
     stamp = {"versions": versions, "finished": datetime.now(UTC).isoformat(timespec="seconds")}
