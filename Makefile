@@ -8,6 +8,7 @@ DEMO_PART2 := --dataset digits --z_dim 2 --epochs 40 --d_lr 0.05
 DEMO_PART3 := --txt_file pydoc --model_type gpt-nano --block_size 64 --train_batch_size 64 --learning_rate 3e-3 \
   --max_steps 300 --val_every_n_steps 100
 ARGS ?=
+JOBS ?= 2
 LOGS ?= part1/VAE_logs
 
 .DEFAULT_GOAL := help
@@ -44,8 +45,8 @@ demo: $(VENV)/.installed ## train on embedded data within minutes, without a net
 	@echo "and of part 2:    make tensorboard LOGS=part2/AAE_logs/$(DEMO)"
 	@echo "Curves and texts: make tensorboard LOGS=part3/logs/$(DEMO)"
 
-test: $(VENV)/.installed-tests ## run the test suite; DATA_DIR=DIR adds the tests that need MNIST in DIR/MNIST/raw
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.installed-tests ## run the test suite in JOBS=2 processes; DATA_DIR=DIR adds the tests that need MNIST in DIR/MNIST/raw
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: $(VENV)/.installed-tests ## check style and format with ruff
 	@$(BIN)/ruff check .

@@ -5,6 +5,10 @@ import os
 from argparse import Namespace
 from pathlib import Path
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # processes that share the cores: set before torch reads it
+    threads = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, threads)))
+
 import numpy as np
 import pytest
 import torch
