@@ -85,7 +85,7 @@ def test_lambda_weighs_reconstruction_against_the_generator(model, lambda_):
 def test_lambda_is_one_by_default(model):
     x = images()
     loss, parts = model.get_loss_autoencoder(x, *model(x))
-    assert float(loss) == pytest.approx(float(parts["recon_loss"]), rel=1e-6)
+    assert loss.item() == pytest.approx(parts["recon_loss"].item(), rel=1e-6)
 
 
 def test_the_generator_wants_its_codes_called_real(model):
@@ -112,7 +112,7 @@ def test_the_prior_is_real_and_codes_are_fake(model):
 
 def test_the_discriminator_s_loss_is_the_mean_of_its_terms(model):
     loss, parts = model.get_loss_discriminator(5 + torch.randn(7, 3))
-    assert float(loss) == pytest.approx((float(parts["loss_real"]) + float(parts["loss_fake"])) / 2, rel=1e-6)
+    assert loss.item() == pytest.approx((float(parts["loss_real"]) + float(parts["loss_fake"])) / 2, rel=1e-6)
     assert float(parts["disc_loss"]) == pytest.approx(float(loss), rel=1e-6)
 
 
