@@ -115,7 +115,8 @@ def limit(args: argparse.Namespace) -> Turn:
 
 
 def hold(script: str, names: Iterable[str], args: argparse.Namespace, options: Iterable[str] = ()) -> dict:
-    """Hold a contest: a short warm-up turn of each contestant that does not count, and then round after round.
+    """Hold a contest: a short warm-up turn of each contestant that does not count, and then round after round, each
+    begun by the next contestant.
 
     Args:
         script: the benchmark's file, which calls `serve` where `--worker` is given.
@@ -138,7 +139,9 @@ def hold(script: str, names: Iterable[str], args: argparse.Namespace, options: I
     found: dict[str, list[dict]] = {name: [] for name in workers}
     try:
         for seed in range(args.rounds + 1):
-            for name, worker in workers.items():
+            first = seed % len(workers)  # nobody always goes first
+            for name in [*workers][first:] + [*workers][:first]:
+                worker = workers[name]
                 worker.stdin.write(f"{seed} {args.steps if seed else 3}\n")
                 if not (line := worker.stdout.readline()):
                     raise ContestError(
