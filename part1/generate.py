@@ -49,15 +49,14 @@ def check(args: argparse.Namespace) -> None:
         raise InputError(f"--digits must be two numbers from 0 to 9, not {args.digits[0]} {args.digits[1]}")
 
 
-def check_data_dir(args: argparse.Namespace, flags: dict, wanted: list[str]) -> None:
-    """Raises InputError where --data_dir would be ignored, and where the folder that a run with these `flags` was
-    trained from is needed for the wanted pictures and not there."""
+def check_data_dir(args: argparse.Namespace, flags: dict, needed: bool) -> None:
+    """Raises InputError where --data_dir would be ignored, and where the images that a run with these `flags` was
+    trained from are `needed` and their folder is not there."""
     if args.data_dir and flags["dataset"] == "digits":
         raise InputError(
             f"--data_dir {args.data_dir} was given, but the run was trained on the built-in digits: leave the flag out"
         )
-    needed = flags["dataset"] == "mnist" and not args.data_dir and NEED_DATA & set(wanted)
-    if needed and not Path(flags["data_dir"]).is_dir():
+    if needed and flags["dataset"] == "mnist" and not args.data_dir and not Path(flags["data_dir"]).is_dir():
         raise InputError(
             f"{flags['data_dir']}, which the run was trained from, is not there any more: give the folder above "
             "MNIST/raw with --data_dir"
@@ -74,7 +73,7 @@ def generate(args: argparse.Namespace) -> list[Path]:
     from torchvision.utils import save_image
 
     from pictures import interpolation_grid, reconstruction_grid, sample_grid
-    from run_folder import check_in_run, find_checkpoint
+    from run_folder import find_checkpoint, run_of
     from train_pl import load_data, load_vae
     from utils import visualize_manifold
 
@@ -87,10 +86,11 @@ def generate(args: argparse.Namespace) -> list[Path]:
         raise InputError(
             f"the manifold needs a model with z_dim 2, and this one has {z_dim}: leave it out of --pictures"
         )
-    check_data_dir(args, checkpoint["flags"], wanted)
-    if not args.output_dir:
-        check_in_run(path, "--checkpoint, or a place for the pictures to --output_dir")
-    folder = Path(args.output_dir).expanduser() if args.output_dir else path.parent.parent / "generated"
+    check_data_dir(args, checkpoint["flags"], needed=bool(NEED_DATA & set(wanted)))
+    if args.output_dir:
+        folder = Path(args.output_dir).expanduser()
+    else:
+        folder = run_of(path, "--checkpoint, or a place for the pictures to --output_dir") / "generated"
     make_writable(folder, "--output_dir")
     model.to("cuda" if torch.cuda.is_available() else "cpu")
 

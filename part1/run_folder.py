@@ -205,11 +205,16 @@ def find_checkpoint(run: str, log_dir: Path, which: str) -> Path:
     )
 
 
-def check_in_run(checkpoint: Path, flag: str) -> None:
-    """Raises InputError, which names the flag to change, where a checkpoint does not lie in a run's folder: what comes
-    of it would be written into the folder of something else."""
+def run_of(checkpoint: Path, flag: str) -> Path:
+    """Folder of the run that a checkpoint belongs to.
+
+    Raises:
+        InputError: it lies elsewhere, so that what comes of it would be written into the folder of something else; the
+            message names the flag to change.
+    """
     if checkpoint.parent.name != "checkpoints":
         raise InputError(f"{checkpoint} is not in a run's folder: give the folder of the run to {flag}")
+    return checkpoint.parent.parent
 
 
 def read_checkpoint(path: Path) -> dict:

@@ -236,7 +236,7 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
     if args.resume:
         checkpoint = run_folder.find_checkpoint(args.resume, log_dir, "last")
         _, saved = load_vae(checkpoint)
-        run_folder.check_in_run(checkpoint, "--resume")
+        run_folder.run_of(checkpoint, "--resume")
         args = continued(args, saved["flags"])
         if saved["epoch"] + 1 > args.epochs:
             raise InputError(f"the run already has {saved['epoch'] + 1} epochs: raise --epochs to continue it")

@@ -130,11 +130,16 @@ def find_checkpoint(run: str, log_dir: Path) -> Path:
     raise InputError(f"{run} is no run with a checkpoint, neither as a path nor in {log_dir}: name a run's folder")
 
 
-def check_in_run(checkpoint: Path, flag: str) -> None:
-    """Raises InputError, which names the flag to change, where a checkpoint does not lie in a run's folder: what comes
-    of it would be written into the folder of something else."""
+def run_of(checkpoint: Path, flag: str) -> Path:
+    """Folder of the run that a checkpoint belongs to.
+
+    Raises:
+        InputError: it lies elsewhere, so that what comes of it would be written into the folder of something else; the
+            message names the flag to change.
+    """
     if checkpoint.parent.name != CHECKPOINT.parent.name:
         raise InputError(f"{checkpoint} is not in a run's folder: give the folder of the run to {flag}")
+    return checkpoint.parent.parent
 
 
 def write_checkpoint(path: Path, content: dict) -> None:

@@ -226,8 +226,7 @@ def main(args: argparse.Namespace) -> dict:
     if args.resume:
         path = run_folder.find_checkpoint(args.resume, log_dir)
         _, saved = run_folder.load_aae(path)
-        run_folder.check_in_run(path, "--resume")
-        folder = path.parent.parent
+        folder = run_folder.run_of(path, "--resume")
         args = continued(args, saved["flags"])
         if saved["epoch"] > args.epochs:
             raise InputError(f"the run already has {saved['epoch']} epochs: raise --epochs to continue it")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inputs import LOG_DIR, MODEL_TYPES, InputError, Parser, beside
+from inputs import LOG_DIR, PUBLISHED, InputError, Parser, beside
 
 if TYPE_CHECKING:
     import torch
@@ -138,7 +138,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     which = parser.add_argument_group("model").add_mutually_exclusive_group()
-    which.add_argument("--model_type", default="gpt2", choices=MODEL_TYPES[1:5],
+    which.add_argument("--model_type", default="gpt2", choices=PUBLISHED,
                        help="published weights, downloaded once")  # fmt: skip
     which.add_argument("--checkpoint", metavar="RUN", default=argparse.SUPPRESS,
                        help="a trained model: a run's folder or name, a checkpoint, 'newest', or a folder with "

@@ -14,6 +14,7 @@ DATA_DIR = "../data/"
 LOG_DIR = "./logs"
 MODEL_TYPES = ("openai-gpt", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "gopher-44m", "gpt-mini", "gpt-micro",
                "gpt-nano")  # fmt: skip
+PUBLISHED = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")  # those whose weights can be downloaded
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true")
 STRATEGIES = ("auto", "ddp")
 SCHEDULES = ("constant", "cosine")
@@ -191,9 +192,9 @@ def check(args: argparse.Namespace) -> None:
                           ("lr_schedule", SCHEDULES)):  # fmt: skip
         if (value := getattr(args, name)) not in choices:
             raise InputError(f"--{name} must be one of {', '.join(choices)}, not {value}")
-    if args.use_pretrained in MODEL_TYPES[1:5] and not Path(args.use_pretrained).is_dir():
+    if args.use_pretrained in PUBLISHED and not Path(args.use_pretrained).is_dir():
         raise InputError(f"--use_pretrained takes a folder, and there is none named {args.use_pretrained}: for the "
                          f"published weights give --use_pretrained --model_type {args.use_pretrained}")  # fmt: skip
-    if args.use_pretrained == "hub" and args.model_type not in MODEL_TYPES[1:5]:
+    if args.use_pretrained == "hub" and args.model_type not in PUBLISHED:
         raise InputError(f"there are no published weights for --model_type {args.model_type}: choose one of "
-                         f"{', '.join(MODEL_TYPES[1:5])}, or leave out --use_pretrained")  # fmt: skip
+                         f"{', '.join(PUBLISHED)}, or leave out --use_pretrained")  # fmt: skip

@@ -262,11 +262,16 @@ def config_of(model: GPT) -> dict:
     return {name: value for name, value in vars(model.config).items() if name in CONFIG}
 
 
-def check_in_run(checkpoint: Path, flag: str) -> None:
-    """Raises InputError, which names the flag to change, where a checkpoint does not lie in a run's folder: what comes
-    of it would be written into the folder of something else."""
+def run_of(checkpoint: Path, flag: str) -> Path:
+    """Folder of the run that a checkpoint belongs to.
+
+    Raises:
+        InputError: it lies elsewhere, so that what comes of it would be written into the folder of something else; the
+            message names the flag to change.
+    """
     if checkpoint.parent.name != "checkpoints":
         raise InputError(f"{checkpoint} is not in a run's folder: give the folder of the run to {flag}")
+    return checkpoint.parent.parent
 
 
 def load_gpt(path: Path) -> tuple[GPT, Vocabulary, dict]:

@@ -64,7 +64,7 @@ def train(args: argparse.Namespace) -> dict:
     if args.resume:
         checkpoint = run_folder.find_checkpoint(args.resume, log_dir, "last")
         model, vocabulary, saved = run_folder.load_gpt(checkpoint)
-        run_folder.check_in_run(checkpoint, "--resume")
+        run = run_folder.run_of(checkpoint, "--resume")
         model.train()
         args = continued(args, saved["flags"])
     check(args)
@@ -92,7 +92,7 @@ def train(args: argparse.Namespace) -> dict:
     num_devices = _num_devices(args)
     num_steps = planned_steps(args, len(train_set), num_devices)
     if saved is not None:
-        complete = (checkpoint.parent.parent / "summary.json").exists()
+        complete = (run / "summary.json").exists()
         if saved["global_step"] > num_steps or (saved["global_step"] == num_steps and complete):
             raise InputError(f"the run already has {saved['global_step']} steps: raise --max_steps or --num_epochs to "
                              "continue it")  # fmt: skip
@@ -114,8 +114,8 @@ def train(args: argparse.Namespace) -> dict:
         except KeyboardInterrupt:
             record.say_how_to_go_on(trainer)
             raise
-    # A run that was interrupted after its last step has only been finished now, and has its losses from its record.
-    return module.results or {name: record.rows[-1][name] for name in record.rows[-1] if name in RESULTS}
+    # Not of the module, which took no step where a run was interrupted after its last one and is only finished now.
+    return {name: record.rows[-1][name] for name in RESULTS}
 
 
 def new_model(args: argparse.Namespace):

@@ -104,18 +104,16 @@ def main(argv: list[str] | None = None) -> int:
     from generate import check_data_dir
     from inputs import InputError, make_writable
     from mnist import load_test_images
-    from run_folder import check_in_run, find_checkpoint, load_aae, write_json, write_whole
+    from run_folder import find_checkpoint, load_aae, run_of, write_json, write_whole
 
     begin = time.perf_counter()
     try:
         path = find_checkpoint(args.checkpoint, Path("."))
         model, checkpoint = load_aae(path)
         flags = {**checkpoint["flags"], **({"data_dir": args.data_dir} if args.data_dir else {})}
-        check_data_dir(args, checkpoint["flags"], ["reconstructions"])  # which need the images, as the codes do
-        if not args.output_dir:
-            check_in_run(path, "--checkpoint, or a place for the results to --output_dir")
+        check_data_dir(args, checkpoint["flags"], needed=True)
+        folder = args.output_dir or run_of(path, "--checkpoint, or a place for the results to --output_dir")
         images, labels = load_test_images(argparse.Namespace(**flags))
-        folder = args.output_dir or path.parent.parent
         make_writable(folder, "--output_dir")
     except InputError as error:
         print(f"codes.py: error: {error}", file=sys.stderr)

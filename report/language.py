@@ -125,7 +125,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, or 2 after one sentence about what cannot be used."""
     args = build_parser().parse_args(argv)
     from inputs import InputError, make_writable
-    from run_folder import check_in_run, find_checkpoint, load_gpt, write_whole
+    from run_folder import find_checkpoint, load_gpt, run_of, write_whole
     from vocabulary import Characters
 
     begin = time.perf_counter()
@@ -139,9 +139,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.n_steps < 1:
             raise InputError(f"--n_steps must be at least 1, not {args.n_steps}")
         vocabulary.encode(args.prompt)  # an unknown character is reported
-        if not args.output_dir:
-            check_in_run(path, "--checkpoint, or a place for the results to --output_dir")
-        folder = args.output_dir or path.parent.parent
+        folder = args.output_dir or run_of(path, "--checkpoint, or a place for the result to --output_dir")
         make_writable(folder, "--output_dir")
     except InputError as error:
         print(f"language.py: error: {error}", file=sys.stderr)

@@ -128,7 +128,7 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     from generate import check_data_dir
     from inputs import InputError, make_writable
-    from run_folder import check_in_run, find_checkpoint, prepare_processor, write_whole
+    from run_folder import find_checkpoint, prepare_processor, run_of, write_whole
     from train_pl import load_data, load_vae
 
     prepare_processor()
@@ -138,12 +138,10 @@ def main(argv: list[str] | None = None) -> int:
                 raise InputError(f"--{name} must be at least {least}, not {getattr(args, name)}")
         checkpoint_path = find_checkpoint(args.checkpoint, Path("."), "best")
         model, checkpoint = load_vae(checkpoint_path)
-        check_data_dir(args, checkpoint["flags"], ["reconstructions"])  # which need the images, as the estimates do
-        if not args.output_dir:
-            check_in_run(checkpoint_path, "--checkpoint, or a place for the results to --output_dir")
+        check_data_dir(args, checkpoint["flags"], needed=True)
+        folder = args.output_dir or run_of(checkpoint_path, "--checkpoint, or a place for the result to --output_dir")
         flags = {**checkpoint["flags"], "num_workers": 0, **({"data_dir": args.data_dir} if args.data_dir else {})}
         images = load_data(argparse.Namespace(**flags))[2].dataset[:][0][: args.images]
-        folder = args.output_dir or checkpoint_path.parent.parent
         make_writable(folder, "--output_dir")
     except InputError as error:
         print(f"likelihood.py: error: {error}", file=sys.stderr)

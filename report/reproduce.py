@@ -140,8 +140,8 @@ def with_data(command: str, data_dir: str) -> list[str]:
 def check_text(name: str, data_dir: str) -> None:
     """Raises FileNotFoundError where a run trains on a text of the data folder that is not there."""
     for word in RUNS[name].split():
-        if word.startswith("DATA/") and not (REPOSITORY / with_data(word, data_dir)[0]).is_file():
-            place, text = with_data(word, data_dir)[0], word.removeprefix("DATA/")
+        place, text = with_data(word, data_dir)[0], word.removeprefix("DATA/")
+        if text != word and not (REPOSITORY / place).is_file():
             raise FileNotFoundError(
                 f"the text of {name} is not at {place}: put it there ({SOURCES[word]}), give the folder above {text} "
                 f"with --data_dir, or name the runs to make without {name}"

@@ -120,38 +120,33 @@ def repository() -> Path:
     return REPOSITORY
 
 
-@pytest.fixture(scope="session")
-def mnist_dir() -> Path:
-    """Folder with the real MNIST/raw, named by the environment variable DATA_DIR."""
+def in_data_dir(file: str) -> Path:
+    """Absolute path of a file in the folder that the environment variable DATA_DIR names; skips where it is not
+    there."""
     folder = os.environ.get("DATA_DIR")
     if not folder:
-        pytest.skip("DATA_DIR does not name a folder with MNIST/raw")
-    if not (Path(folder) / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file():
-        pytest.skip(f"DATA_DIR={folder} holds no MNIST/raw/train-images-idx3-ubyte")
-    return Path(folder).resolve()
+        pytest.skip(f"DATA_DIR does not name a folder with {file}")
+    if not Path(folder, file).is_file():
+        pytest.skip(f"DATA_DIR={folder} holds no {file}")
+    return Path(folder).resolve() / file
+
+
+@pytest.fixture(scope="session")
+def mnist_dir() -> Path:
+    """Folder with the real MNIST/raw."""
+    return in_data_dir("MNIST/raw/train-images-idx3-ubyte").parents[2]
 
 
 @pytest.fixture(scope="session")
 def gpt2_tokenizer_dir() -> Path:
-    """Folder with GPT-2's real vocab.json, merges.txt and tokenizer.json: the folder gpt2 in DATA_DIR."""
-    folder = os.environ.get("DATA_DIR")
-    if not folder:
-        pytest.skip("DATA_DIR does not name a folder with gpt2/tokenizer.json")
-    if not (Path(folder) / "gpt2" / "tokenizer.json").is_file():
-        pytest.skip(f"DATA_DIR={folder} holds no gpt2/tokenizer.json")
-    return Path(folder, "gpt2").resolve()
+    """Folder with GPT-2's real vocab.json, merges.txt and tokenizer.json."""
+    return in_data_dir("gpt2/tokenizer.json").parent
 
 
 @pytest.fixture(scope="session")
 def tiny_shakespeare_file() -> Path:
-    """The file text/tiny_shakespeare.txt in DATA_DIR."""
-    folder = os.environ.get("DATA_DIR")
-    if not folder:
-        pytest.skip("DATA_DIR does not name a folder with text/tiny_shakespeare.txt")
-    path = Path(folder, "text", "tiny_shakespeare.txt")
-    if not path.is_file():
-        pytest.skip(f"DATA_DIR={folder} holds no text/tiny_shakespeare.txt")
-    return path.resolve()
+    """The file tiny_shakespeare.txt."""
+    return in_data_dir("text/tiny_shakespeare.txt")
 
 
 @pytest.fixture(scope="session")
