@@ -10,7 +10,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from tiny_gpt import byte_pairs, chain_model, new_model
+from gpt_models import byte_pairs, chain_model, small_gpt
 
 pytestmark = pytest.mark.own
 
@@ -24,7 +24,7 @@ def seeded(seed: int) -> torch.Generator:
 @pytest.fixture
 def letters(part3):
     """A model of six characters, and its vocabulary."""
-    return new_model(part3, vocab_size=6), part3.vocabulary.Characters(LETTERS)
+    return small_gpt(part3, vocab_size=6), part3.vocabulary.Characters(LETTERS)
 
 
 @pytest.fixture
@@ -233,7 +233,7 @@ def test_no_half_character_is_shown(part3, bytes_vocabulary):
 
 def test_what_is_shown_is_the_text_also_where_bytes_make_no_character(part3, bytes_vocabulary):
     """Random bytes, of which many are no UTF-8."""
-    model = new_model(part3, vocab_size=283)
+    model = small_gpt(part3, vocab_size=283)
     broken = 0
     for seed in range(11):
         pieces, texts = shown(part3, model, "", "the", 2, 23, top_k=None, vocabulary=bytes_vocabulary, temperature=5.0,
@@ -457,7 +457,7 @@ def test_a_checkpoint_that_would_run_code(fails, tmp_path):
 
 
 def test_a_folder_without_a_tokenizer_or_with_another_ones(part3, fails, tmp_path):
-    new_model(part3, vocab_size=6).save_pretrained(tmp_path)
+    small_gpt(part3, vocab_size=6).save_pretrained(tmp_path)
     assert f"{tmp_path} has no tokenizer" in fails("--checkpoint", str(tmp_path))
     (tmp_path / "tokenizer.json").write_text(byte_pairs(), encoding="utf-8")
     error = fails("--checkpoint", str(tmp_path))

@@ -18,7 +18,7 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from tiny_gpt import byte_pairs, new_model
+from gpt_models import byte_pairs, small_gpt
 
 pytestmark = pytest.mark.own
 
@@ -132,7 +132,7 @@ def published(_parts, tmp_path_factory) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("published")
     torch.manual_seed(0)
     with _parts["part3"].active() as part3:
-        new_model(part3, vocab_size=283).save_pretrained(folder)
+        small_gpt(part3, vocab_size=283).save_pretrained(folder)
     (folder / "tokenizer.json").write_text(byte_pairs(), encoding="utf-8")
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 

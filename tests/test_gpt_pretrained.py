@@ -11,14 +11,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
+from gpt_models import new_gpt
+
 pytestmark = pytest.mark.own
 
-SIZES = {"vocab_size": 37, "n_positions": 17, "n_embd": 21, "n_layer": 2, "n_head": 3}
+OURS = {"vocab_size": 37, "block_size": 17, "n_embd": 21, "n_layer": 2, "n_head": 3}
+THEIRS = {"vocab_size": 37, "n_positions": 17, "n_embd": 21, "n_layer": 2, "n_head": 3}
 
 
 def their_model(**changes) -> GPT2LMHeadModel:
     """A tiny GPT-2 of transformers. Each parameter is moved far away from where it begins, so that each counts."""
-    model = GPT2LMHeadModel(GPT2Config(**SIZES, bos_token_id=None, eos_token_id=None, **changes)).eval()
+    model = GPT2LMHeadModel(GPT2Config(**THEIRS, bos_token_id=None, eos_token_id=None, **changes)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.3)
@@ -41,8 +44,8 @@ def as_published(tensors: dict) -> None:
     """The names in the files on the hub: without a prefix, and with the masks of all layers."""
     for name in list(tensors):
         tensors[name.removeprefix("transformer.")] = tensors.pop(name)
-    size = SIZES["n_positions"]
-    for layer in range(SIZES["n_layer"]):
+    size = THEIRS["n_positions"]
+    for layer in range(THEIRS["n_layer"]):
         tensors[f"h.{layer}.attn.bias"] = torch.ones(size, size).tril().view(1, 1, size, size)
         tensors[f"h.{layer}.attn.masked_bias"] = torch.tensor(-1e4)
 
@@ -123,14 +126,6 @@ def test_number_formats(part3, tmp_path, stored):
 # -------------------------------------------------------------------------------------------------------------- saving
 
 
-def new_model(part3, **changes):
-    config = part3.gpt.GPT.get_default_config()
-    sizes = {"n_layer": 2, "n_head": 3, "n_embd": 21, "vocab_size": 37, "block_size": 17}
-    for name, value in {**sizes, **changes}.items():
-        setattr(config, name, value)
-    return part3.gpt.GPT(config)
-
-
 def take_steps(model) -> None:
     """Three large steps of training on random tokens."""
     optimizer = model.configure_optimizers(Namespace(learning_rate=0.03, weight_decay=0.1, betas=(0.9, 0.95)))
@@ -157,7 +152,7 @@ def test_matrices_lie_in_memory_as_a_single_vector_is_multiplied_fastest(part3, 
     "changes", [{}, {"tie_weights": True}, {"layer_norm_epsilon": 0.3}, {"resid_pdrop": 0.7, "attn_pdrop": 0.0}]
 )
 def test_transformers_loads_a_model_that_was_trained_here(part3, tmp_path, changes):
-    model = new_model(part3, **changes)
+    model = new_gpt(part3, **OURS, **changes)
     take_steps(model)
     model.save_pretrained(tmp_path / "new" / "folder")
     assert model.training, "the mode is left alone"
@@ -183,7 +178,7 @@ def test_loading_and_saving_gives_the_same_file(part3, tmp_path, tied):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_saving_and_loading_gives_the_same_model(part3, tmp_path, dtype):
-    model = new_model(part3, layer_norm_epsilon=0.2)
+    model = new_gpt(part3, **OURS, layer_norm_epsilon=0.2)
     take_steps(model)
     model.to(dtype).save_pretrained(tmp_path)
     again = part3.gpt.GPT.from_pretrained(tmp_path, dtype)

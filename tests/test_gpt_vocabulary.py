@@ -7,7 +7,7 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from tiny_gpt import byte_pairs, new_model
+from gpt_models import byte_pairs, small_gpt
 
 pytestmark = pytest.mark.own
 
@@ -94,7 +94,7 @@ def test_byte_pairs_are_handed_on_to_transformers(part3, tmp_path):
     """A tokenizer of one's own, with the model that belongs to it."""
     ours = part3.vocabulary.BytePairs(Tokenizer.from_str(byte_pairs()))
     assert ours.vocab_size == 283
-    part3.pretrained.save(new_model(part3, vocab_size=283), tmp_path, ours)
+    part3.pretrained.save(small_gpt(part3, vocab_size=283), tmp_path, ours)
     theirs, again = AutoTokenizer.from_pretrained(tmp_path), part3.vocabulary.read_vocabulary(tmp_path)
     for text in SAMPLES.values():
         tokens = ours.encode(text)
@@ -132,7 +132,7 @@ def test_characters_are_read_back_by_other_libraries(part3, tmp_path, name):
     ours = part3.vocabulary.Characters.of(text)
     tokens = [sorted(set(text)).index(character) for character in text]
     assert ours.encode(text) == tokens
-    part3.pretrained.save(new_model(part3, vocab_size=ours.vocab_size), tmp_path, ours)
+    part3.pretrained.save(small_gpt(part3, vocab_size=ours.vocab_size), tmp_path, ours)
 
     file = tmp_path / "tokenizer.json"
     tokenizer = Tokenizer.from_file(str(file))
