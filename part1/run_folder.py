@@ -13,13 +13,13 @@ import sys
 import tempfile
 import time
 import warnings
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.core.saving import save_hparams_to_yaml
 
 from inputs import HERE, InputError
@@ -117,8 +117,13 @@ class RunRecord(pl.Callback):
         trainer.logger.experiment.add_scalar("epoch_seconds", self.seconds[-1], trainer.current_epoch + 1)
         write_whole(Path(trainer.logger.log_dir, "metrics.csv"), self._csv)
         if not self.quiet:
-            log.info("epoch %d/%d: train %.4f, val %.4f bpd, %.1f s", trainer.current_epoch + 1, trainer.max_epochs,
-                     metrics["train_bpd"], metrics["val_bpd"], self.seconds[-1])  # fmt: skip
+            log.info("epoch %d/%d: train %.4f, val %.4f bpd, %.1f s, about %s left", trainer.current_epoch + 1,
+                     trainer.max_epochs, metrics["train_bpd"], metrics["val_bpd"], self.seconds[-1],
+                     self.time_left(trainer.max_epochs))  # fmt: skip
+
+    def time_left(self, num_epochs: int) -> timedelta:
+        """Estimate for the rest of a training of so many epochs, from the latest ones."""
+        return timedelta(seconds=round(statistics.median(self.seconds[-5:]) * (num_epochs - len(self.seconds))))
 
     def _csv(self, file) -> None:
         writer = csv.DictWriter(file, fieldnames=list(self.rows[0]), lineterminator="\n")
@@ -133,6 +138,20 @@ class RunRecord(pl.Callback):
 
     def load_state_dict(self, state_dict: dict) -> None:
         self.rows, self.seconds = list(state_dict["rows"]), list(state_dict["seconds"])
+
+
+class EpochBar(TQDMProgressBar):
+    """A progress bar over an epoch, which says about how long the whole training will still take."""
+
+    def __init__(self, record: RunRecord):
+        super().__init__()
+        self.record = record
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module) -> dict:
+        metrics = super().get_metrics(trainer, pl_module)
+        if self.record.seconds:
+            metrics["left"] = str(self.record.time_left(trainer.max_epochs))
+        return metrics
 
 
 def write_whole(path: Path, write) -> None:

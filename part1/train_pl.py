@@ -299,6 +299,9 @@ def make_trainer(args: argparse.Namespace, log_dir: Path, checkpoint: Path | Non
         record,
         run_folder.BestAndLast(),
     ]
+    bar = run_folder.wants_bar(args.progress_bar)
+    if bar:
+        callbacks.append(run_folder.EpochBar(record))
     there = torch.cuda.device_count() or os.cpu_count()
     if args.devices != "auto" and int(args.devices) > there:
         raise InputError(f"--devices {args.devices} was given, but this machine has {there}: give at most so many")
@@ -312,7 +315,7 @@ def make_trainer(args: argparse.Namespace, log_dir: Path, checkpoint: Path | Non
             max_epochs=args.epochs,
             logger=logger,
             callbacks=callbacks,
-            enable_progress_bar=run_folder.wants_bar(args.progress_bar),
+            enable_progress_bar=bar,
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )

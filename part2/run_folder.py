@@ -10,7 +10,7 @@ import shlex
 import statistics
 import sys
 import tempfile
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from pathlib import Path
 
@@ -90,6 +90,11 @@ def write_summary(folder: Path, args, rows: list[dict], seconds: list[float], re
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     write_json(folder / "summary.json", summary)
+
+
+def time_left(seconds: list[float], num_epochs: int) -> timedelta:
+    """Estimate for the rest of a training of so many epochs, from the seconds that the latest ones took."""
+    return timedelta(seconds=round(statistics.median(seconds[-5:]) * (num_epochs - len(seconds))))
 
 
 def device_name(device: torch.device) -> str:

@@ -161,9 +161,10 @@ class TrainingRun:
             "flags": run_folder.flags_of(self.args),
         }
         run_folder.write_checkpoint(self.folder / run_folder.CHECKPOINT, checkpoint)
-        log.info("epoch %d/%d: reconstruction %.4f (test %.4f), accuracy of the discriminator %.2f, %.1f s",
-                 self.epoch, self.args.epochs, self.row["train_recon_loss"], self.row["test_recon_loss"],
-                 self.row["train_accuracy"], seconds)  # fmt: skip
+        log.info("epoch %d/%d: reconstruction %.4f (test %.4f), accuracy of the discriminator %.2f, %.1f s, "
+                 "about %s left", self.epoch, self.args.epochs, self.row["train_recon_loss"],
+                 self.row["test_recon_loss"], self.row["train_accuracy"], seconds,
+                 run_folder.time_left(self.seconds, self.args.epochs))  # fmt: skip
 
     def finish(self) -> dict:
         """What a run leaves beside its metrics: curves, codes for the projector, and last of all summary.json."""

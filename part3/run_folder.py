@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import warnings
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from pathlib import Path
 
@@ -129,9 +129,14 @@ class RunRecord(pl.Callback):
         trainer.logger.experiment.flush()
         write_whole(Path(trainer.logger.log_dir, "metrics.csv"), self._csv)
         if not self.quiet:
-            log.info("step %d/%d: train %.4f, val %.4f nats (%.3f bits per character), %.0f s, %.0f tokens/s", step,
-                     self.num_steps, row["train_loss"], row["val_loss"], row["val_bpc"], row["seconds"],
-                     speed)  # fmt: skip
+            log.info("step %d/%d: train %.4f, val %.4f nats (%.3f bits per character), %.0f s, %.0f tokens/s, "
+                     "about %s left", step, self.num_steps, row["train_loss"], row["val_loss"], row["val_bpc"],
+                     row["seconds"], speed, self.time_left(step))  # fmt: skip
+
+    def time_left(self, step: int) -> timedelta:
+        """Estimate for the rest of the training after this step, from the latest speed."""
+        tokens = (self.num_steps - step) * self.tokens_per_step
+        return timedelta(seconds=round(tokens / self.rows[-1]["tokens_per_second"]))
 
     def on_exception(self, trainer: pl.Trainer, pl_module, exception: BaseException) -> None:
         if isinstance(exception, KeyboardInterrupt | SystemExit) and trainer.is_global_zero:
@@ -161,19 +166,22 @@ class RunRecord(pl.Callback):
 
 
 class StepBar(TQDMProgressBar):
-    """A progress bar over the steps up to the next validation, which says how many of the whole training are done."""
+    """A progress bar over the steps up to the next validation, which says how many of the whole training are done, and
+    about how long the others will take."""
 
-    def __init__(self, num_steps: int):
+    def __init__(self, record: RunRecord):
         super().__init__()
-        self.num_steps = num_steps
+        self.record = record
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *args) -> None:
         super().on_train_epoch_start(trainer, *args)
-        self.train_progress_bar.set_description(f"after {trainer.global_step} of {self.num_steps} steps")
+        self.train_progress_bar.set_description(f"after {trainer.global_step} of {self.record.num_steps} steps")
 
     def get_metrics(self, trainer: pl.Trainer, pl_module) -> dict:
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
+        if self.record.rows:
+            metrics["left"] = str(self.record.time_left(trainer.global_step))
         return metrics
 
 

@@ -214,7 +214,7 @@ def make_trainer(
         GenerateCallback(args.generate_batch_size, args.generate_every_n_steps),
         record,
         BestAndLast(kept_steps=first_step),
-        *([StepBar(record.num_steps)] if bar else []),
+        *([StepBar(record)] if bar else []),
     ]
     try:
         return pl.Trainer(

@@ -210,6 +210,7 @@ def main(argv: list[str] | None = None) -> int:
             if (RESULTS / name / "summary.json").exists() and not args.force:
                 complete(name, args.data_dir)
             else:
+                print(f"{name}: run {i + 1} of {len(names)}")
                 bring_to_its_end(name, args.data_dir, args.force)
         except subprocess.CalledProcessError as failure:
             code = failure.returncode

@@ -303,3 +303,12 @@ def test_log_2_is_where_nobody_can_tell(part2):
     figure = part2.pictures.plot_curves(rows)
     lines = [line.get_ydata()[0] for axes in figure.axes for line in axes.get_lines() if line.get_linestyle() == "--"]
     assert lines == pytest.approx([math.log(2), 0.5])
+
+
+def test_each_epoch_says_how_long_the_rest_will_take(part2, tmp_path, caplog):
+    time_left = part2.run_folder.time_left
+    assert str(time_left([9.0] * 5 + [3600.0, 3601.0, 1.0, 3600.0, 9999.0], 12)) == "2:00:00"  # by the last five
+    with caplog.at_level("INFO"):
+        part2.train.main(flags(tmp_path, epochs=2))
+    lines = [line for line in caplog.text.splitlines() if " left" in line]
+    assert len(lines) == 2 and lines[1].endswith(" s, about 0:00:00 left")

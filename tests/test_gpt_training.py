@@ -379,3 +379,17 @@ def test_samples_leave_the_random_numbers_of_the_training_alone(part3, text_file
     state = torch.get_rng_state()
     module.generate(num_samples=2, n_steps=5, verbose=False)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("bar", [False, True])
+def test_each_validation_says_how_long_the_rest_will_take(part3, text_file, tmp_path, caplog, capsys, bar):
+    record = part3.run_folder.RunRecord(flags(text_file, tmp_path, progress_bar=False, betas=(0.9, 0.95)), 7, 65, "")
+    record.rows = [{"tokens_per_second": 65.0}, {"tokens_per_second": 0.13}]
+    assert str(record.time_left(3)) == "0:33:20", "4 steps of 65 tokens, 100 seconds for 13 of them"
+    with caplog.at_level("INFO"):
+        part3.train.train(flags(text_file, tmp_path, progress_bar=bar))
+    if bar:
+        assert "left=0:00:0" in capsys.readouterr().out
+    else:
+        lines = [line for line in caplog.text.splitlines() if " left" in line]
+        assert len(lines) == 3 and lines[2].endswith(" tokens/s, about 0:00:00 left")

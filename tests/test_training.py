@@ -319,3 +319,17 @@ def test_sigterm_ends_a_training_with_its_own_exit_code(part1, tmp_path, monkeyp
     with caplog.at_level("INFO"):
         assert part1.train.main([]) == 143
     assert "epoch 1 is saved: continue with python " in caplog.text
+
+
+@pytest.mark.parametrize("bar", [False, True])
+def test_each_epoch_says_how_long_the_rest_will_take(part1, tmp_path, caplog, capsys, bar):
+    record = part1.run_folder.RunRecord(flags(tmp_path, progress_bar=False))
+    record.seconds = [9.0] * 5 + [3600.0, 3601.0, 1.0, 3600.0, 9999.0]
+    assert str(record.time_left(12)) == "2:00:00", "by the last five"
+    with caplog.at_level("INFO"):
+        part1.train_pl.train_vae(flags(tmp_path, progress_bar=bar))
+    if bar:
+        assert "left=0:00:0" in capsys.readouterr().out
+    else:
+        lines = [line for line in caplog.text.splitlines() if " left" in line]
+        assert len(lines) == 2 and lines[1].endswith(" s, about 0:00:00 left")
