@@ -1,10 +1,13 @@
 """The networks of the adversarial autoencoder (Makhzani et al., 2015) and the losses of its two players."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 NUM_FILTERS = 32  # channels c of the layers next to the image; the deeper ones have 2c
+MEAN_PIXEL = 2 * 0.1307 - 1  # of MNIST, in [-1, 1]
 
 
 class ConvEncoder(nn.Module):
@@ -51,6 +54,11 @@ class ConvEncoder(nn.Module):
 class ConvDecoder(nn.Module):
     """Maps a latent code to an image; the mirror of the encoder.
 
+    Its images begin at MNIST's mean grey value, by the bias of the last layer. Without that, the first steps push all
+    pixels towards black; with some seeds, codes and activations run away until the tanh is saturated at -1, where no
+    gradient is left, and each image stays black. That is seen with λ = 1; with less, what the discriminator asks of
+    the codes holds them back.
+
     Args:
         z_dim: dimensions of the latent space.
     """
@@ -71,6 +79,7 @@ class ConvDecoder(nn.Module):
             nn.ConvTranspose2d(c, 1, kernel_size=3, padding=1, stride=2, output_padding=1),  # 14x14 -> 28x28
             nn.Tanh(),
         )
+        nn.init.constant_(self.net[-2].bias, math.atanh(MEAN_PIXEL))
 
     def forward(self, z: Tensor) -> Tensor:
         """

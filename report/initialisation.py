@@ -1,0 +1,128 @@
+"""How autoencoders begin with the bias of the decoder's last layer at MNIST's mean grey value, and at PyTorch's default
+(question 2.4).
+
+Trains with several seeds for a few steps each, and writes how many end in black images into
+`report/results/initialisation.json`: `python report/initialisation.py --data_dir DATA`
+"""
+
+import argparse
+import itertools
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from torch import nn
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY / "part2"))
+BLACK = -0.99  # an image whose pixels, in [-1, 1], are all below this
+SETTINGS = ((1.0, 2), (1.0, 8), (0.995, 2), (0.995, 8))  # λ and latent dimensions
+
+
+class Silent:
+    """Takes the place of TensorBoard."""
+
+    def add_values(self, values: dict) -> None:
+        pass
+
+
+def with_default_bias(model: nn.Module) -> None:
+    """Draw the bias of the decoder's last layer as PyTorch does in a new layer of its kind."""
+    (*_, last) = (layer for layer in model.decoder.net if isinstance(layer, nn.ConvTranspose2d))
+    last.bias = nn.ConvTranspose2d(last.in_channels, last.out_channels, last.kernel_size).bias
+
+
+def begin(flags: argparse.Namespace, seed: int, default_bias: bool, batches, images: torch.Tensor) -> dict:
+    """A training on a few batches.
+
+    Args:
+        flags: those of `part2/train.py`, of which the sizes, λ and the learning rates count.
+        seed: of weights and noise.
+        default_bias: begin with PyTorch's bias instead of the mean grey value.
+        batches: an iterable of images and labels.
+        images: to reconstruct at the end [N, 1, 28, 28].
+
+    Returns:
+        `recon_loss`: mean squared error of the reconstructions of `images`; `black`: share of them that are black;
+        `std`: of their codes, mean over the dimensions.
+    """
+    from models import AdversarialAE
+    from train import train_aae
+
+    torch.manual_seed(seed)
+    model = AdversarialAE(flags.z_dim).to(memory_format=torch.channels_last)
+    if default_bias:
+        with_default_bias(model)
+    autoencoder = [*model.encoder.parameters(), *model.decoder.parameters()]
+    optimizer_ae = torch.optim.Adam(autoencoder, lr=flags.ae_lr, betas=(0.5, 0.999))
+    optimizer_disc = torch.optim.SGD(model.discriminator.parameters(), lr=flags.d_lr)
+    train_aae(1, model, batches, Silent(), Silent(), optimizer_ae, optimizer_disc, flags.lambda_)
+    with torch.no_grad():
+        recon, codes = model(images)
+    return {
+        "recon_loss": nn.functional.mse_loss(recon, images).item(),
+        "black": (recon.flatten(1).amax(dim=1) < BLACK).float().mean().item(),
+        "std": codes.std(dim=0).mean().item(),
+    }
+
+
+def build_parser() -> argparse.ArgumentParser:
+    from inputs import DATA_DIR, Parser
+
+    parser = Parser(prog="initialisation.py", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--data_dir", default=DATA_DIR, help="folder with MNIST/raw")
+    parser.add_argument("--steps", type=int, default=200, help="of each training")
+    parser.add_argument("--seeds", type=int, default=8, help="trainings of each setting, with the seeds 0, 1, ...")
+    parser.add_argument("--output_dir", type=Path, default=REPOSITORY / "report" / "results",
+                        help="where initialisation.json goes")  # fmt: skip
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0, or 2 after one sentence about what cannot be used."""
+    args = build_parser().parse_args(argv)
+    from inputs import InputError, make_writable
+    from inputs import build_parser as training_flags
+    from mnist import mnist, mnist_test
+    from run_folder import device_name, write_json
+
+    started = time.perf_counter()
+    try:
+        for flag in ("steps", "seeds"):
+            if getattr(args, flag) < 1:
+                raise InputError(f"--{flag} must be at least 1, not {getattr(args, flag)}")
+        make_writable(args.output_dir, "--output_dir")
+        flags = training_flags().parse_args([])
+        images = next(iter(mnist_test(args.data_dir, batch_size=1000)))[0]
+        loader = mnist(args.data_dir, flags.batch_size, num_workers=0, seed=0)
+        rows = []
+        for lambda_, z_dim in SETTINGS:
+            flags.lambda_, flags.z_dim = lambda_, z_dim
+            for default_bias, seed in itertools.product((True, False), range(args.seeds)):
+                loader.sampler.set_epoch(seed)
+                found = begin(flags, seed, default_bias, itertools.islice(loader, args.steps), images)
+                rows.append({"lambda": lambda_, "z_dim": z_dim, "default_bias": default_bias, "seed": seed, **found})
+                print(f"λ {lambda_:g}, z_dim {z_dim}, {'default bias' if default_bias else 'mean grey'}, seed {seed}: "
+                      f"reconstruction {found['recon_loss']:.3f}, {found['black']:.0%} black", flush=True)  # fmt: skip
+    except InputError as error:
+        print(f"initialisation.py: error: {error}", file=sys.stderr)
+        return 2
+    result = {
+        "rows": rows,
+        "recon_loss_of_black": (images + 1).square().mean().item(),
+        "steps": args.steps,
+        "seeds": args.seeds,
+        "device": device_name(torch.device("cpu")),
+        "command": f"python report/initialisation.py --steps {args.steps} --seeds {args.seeds} --data_dir DATA",
+        "seconds": round(time.perf_counter() - started, 1),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    write_json(args.output_dir / "initialisation.json", result)
+    print(args.output_dir / "initialisation.json")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
