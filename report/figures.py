@@ -2,6 +2,7 @@
 in `report/results/available.json` what the report can show: `python report/figures.py`."""
 
 import csv
+import itertools
 import json
 import math
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib import patheffects, ticker
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 
 REPORT = Path(__file__).resolve().parent
@@ -23,6 +25,7 @@ AUTOENCODERS = {
     "aae_z8": ("adversarial, 8", GREEN, "-"),
     "aae_z20": ("adversarial, 20", GREY, "-"),
 }
+NEAR = 4  # how far from its centre the prior is looked at where codes lie much farther away
 # Those of part 2's own pictures.
 DIGIT_COLOURS = (
     "#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499", "#777777",
@@ -109,32 +112,45 @@ def gap() -> Figure | None:
 
 
 def code_clouds() -> Figure | None:
-    """Codes of test images in the plane over the prior, on equal scales for all autoencoders."""
+    """Codes of test images in the plane over the prior, on equal scales for all autoencoders; where some are far from
+    the prior, once more around it, at the median of each digit's codes that are there."""
     titles = {"ae_z2": r"autoencoder, $\lambda = 1$", "aae_z2": r"adversarial autoencoder, $\lambda = 0.995$"}
     runs = {run: found for run in titles if (found := results_of(run, "codes.csv"))}
     if not runs:
         return None
     limit = 1.05 * max(3, *(abs(row[name]) for rows in runs.values() for row in rows for name in ("z_1", "z_2")))
-    width = WIDTH if len(runs) > 1 else 0.6 * WIDTH
-    figure = Figure(figsize=(width, 3.5), layout="constrained")
-    panels = figure.subplots(1, len(runs), sharex=True, sharey=True, squeeze=False)[0]
-    outline = [patheffects.withStroke(linewidth=2.5, foreground="white")]
-    for axes, (run, rows) in zip(panels, runs.items(), strict=True):
-        for digit, colour in enumerate(DIGIT_COLOURS):
-            points = [(row["z_1"], row["z_2"]) for row in rows if row["label"] == digit]
-            if not points:
-                continue
-            z_1, z_2 = zip(*points, strict=True)
-            axes.scatter(z_1, z_2, s=4, color=colour, linewidths=0, label=str(digit), rasterized=True)
-            axes.annotate(str(digit), (sorted(z_1)[len(z_1) // 2], sorted(z_2)[len(z_2) // 2]), ha="center",
-                          va="center", weight="bold", path_effects=outline)  # fmt: skip
-        for radius in (1, 2, 3):
-            axes.add_patch(Circle((0, 0), radius, fill=False, color="black", linewidth=0.8, linestyle="--"))
-        axes.set(title=titles[run], xlabel="$z_1$", aspect="equal", xlim=(-limit, limit), ylim=(limit, -limit))
-    panels[0].set_ylabel("$z_2$")
-    figure.legend(*panels[0].get_legend_handles_labels(), title="digit", ncols=10, markerscale=3,
-                  loc="outside lower center", handletextpad=0.1, columnspacing=1)  # fmt: skip
+    limits = (limit,) if limit < 2 * NEAR else (limit, NEAR)
+    figure = Figure(figsize=((0.6, 1)[len(runs) > 1] * WIDTH, 0.4 + 3.1 * len(limits)), layout="constrained")
+    panels = figure.subplots(len(limits), len(runs), squeeze=False)
+    for (column, (run, rows)), (line, limit) in itertools.product(enumerate(runs.items()), enumerate(limits)):
+        axes = panels[line, column]
+        draw_codes(axes, [row for row in rows if max(abs(row["z_1"]), abs(row["z_2"])) <= limit])
+        axes.set(aspect="equal", xlim=(-limit, limit), ylim=(limit, -limit))
+        if line == 0:
+            axes.set_title(titles[run])
+        if line == len(limits) - 1:
+            axes.set_xlabel("$z_1$")
+        if column == 0:
+            axes.set_ylabel("$z_2$")
+    marks = [Line2D([], [], linestyle="", marker="o", markersize=5, color=colour) for colour in DIGIT_COLOURS]
+    figure.legend(marks, [str(digit) for digit in range(10)], title="digit", ncols=10, loc="outside lower center",
+                  handletextpad=0.1, columnspacing=1)  # fmt: skip
     return figure
+
+
+def draw_codes(axes, rows: list[dict]) -> None:
+    """Codes coloured by digit, each digit's number at their median, and the prior's contours."""
+    outline = [patheffects.withStroke(linewidth=2.5, foreground="white")]
+    for digit, colour in enumerate(DIGIT_COLOURS):
+        points = [(row["z_1"], row["z_2"]) for row in rows if row["label"] == digit]
+        if not points:
+            continue
+        z_1, z_2 = zip(*points, strict=True)
+        axes.scatter(z_1, z_2, s=4, color=colour, linewidths=0, rasterized=True)
+        axes.annotate(str(digit), (sorted(z_1)[len(z_1) // 2], sorted(z_2)[len(z_2) // 2]), ha="center",
+                      va="center", weight="bold", path_effects=outline)  # fmt: skip
+    for radius in (1, 2, 3):
+        axes.add_patch(Circle((0, 0), radius, fill=False, color="black", linewidth=0.8, linestyle="--"))
 
 
 def aae_losses() -> Figure | None:

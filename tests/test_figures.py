@@ -135,6 +135,20 @@ def test_panels_that_are_compared_have_equal_scales(copied):
     assert points.tolist() == [[pytest.approx(7 * math.cos(3), abs=1e-3), pytest.approx(7 * math.sin(3), abs=1e-3)]]
 
 
+def test_codes_far_from_the_prior_are_shown_once_more_around_it(copied):
+    """Ten digits on a ring of radius 70, of which the last is moved to the centre."""
+    add_all_runs(copied.REPORT)
+    path = copied.REPORT / "results" / "ae_z2" / "codes.csv"
+    rows = [f"{70 * math.cos(digit)},{70 * math.sin(digit)},{digit}" for digit in range(9)]
+    path.write_text("\n".join(["z_1,z_2,label", *rows, "1.5,0.5,9"]) + "\n")
+    above, below = (copied.code_clouds().axes[start : start + 2] for start in (0, 2))
+    assert above[0].get_xlim() == above[1].get_xlim() and above[0].get_xlim()[1] >= 70 * math.cos(0)
+    assert {axes.get_xlim() for axes in below} == {(-4, 4)} and {axes.get_ylim() for axes in below} == {(4, -4)}
+    assert [len(axes.collections) for axes in above] == [10, 10] and len(below[1].collections) == 0
+    (points,) = below[0].collections
+    assert points.get_offsets().tolist() == [[1.5, 0.5]]
+
+
 def test_the_gap_is_shown_in_two_ways(copied):
     """The integrated divergence as bars, and the difference of log p(x) and ELBO as points."""
     add_all_runs(copied.REPORT)
