@@ -144,7 +144,7 @@ def test_codes_far_from_the_prior_are_shown_once_more_around_it(copied):
     above, below = (copied.code_clouds().axes[start : start + 2] for start in (0, 2))
     assert above[0].get_xlim() == above[1].get_xlim() and above[0].get_xlim()[1] >= 70 * math.cos(0)
     assert {axes.get_xlim() for axes in below} == {(-4, 4)} and {axes.get_ylim() for axes in below} == {(4, -4)}
-    assert [len(axes.collections) for axes in above] == [10, 10] and len(below[1].collections) == 0
+    assert [len(axes.collections) for axes in above] == [10, 10] and len(below[1].collections) == 10
     (points,) = below[0].collections
     assert points.get_offsets().tolist() == [[1.5, 0.5]]
 
