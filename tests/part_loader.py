@@ -7,6 +7,7 @@ again. It works for any folder with the same layout, so that the suite can be ru
 
 import contextlib
 import importlib
+import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -72,6 +73,14 @@ class Part:
     def _names(self) -> set[str]:
         files = {path.stem for path in self.folder.glob("*.py")}
         return files | {path.parent.name for path in self.folder.glob("*/__init__.py")}
+
+
+def load_script(path: Path) -> ModuleType:
+    """A new module from a Python file that lies on no import path."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _pop_modules(names: set[str]) -> dict[str, ModuleType]:

@@ -1,22 +1,20 @@
 """`report/codes.py`: how an autoencoder's codes lie among draws from the prior, in cases that are known by hand."""
 
 import csv
-import importlib.util
 import json
 import math
 
 import pytest
 import torch
 
+from part_loader import load_script
+
 pytestmark = pytest.mark.own
 
 
 @pytest.fixture
 def codes(part2, repository):
-    spec = importlib.util.spec_from_file_location("codes", repository / "report" / "codes.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(repository / "report" / "codes.py")
 
 
 def test_nearest_distances_of_a_few_points(codes):

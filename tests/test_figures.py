@@ -1,7 +1,6 @@
 """`report/figures.py`: what the figures show, and that figures and text appear with the results of their runs."""
 
 import csv
-import importlib.util
 import json
 import math
 import shutil
@@ -11,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 import typst
+
+from part_loader import load_script
 
 pytestmark = pytest.mark.own
 
@@ -44,9 +45,7 @@ def copied(repository, tmp_path):
             shutil.copy(path, report / "results")
     for file in ("aae_z8/codes.json", "gpt_shakespeare/language.json"):
         (report / "results" / file).unlink(missing_ok=True)
-    spec = importlib.util.spec_from_file_location("figures", repository / "report" / "figures.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script(repository / "report" / "figures.py")
     module.REPORT = report
     return module
 

@@ -1,6 +1,5 @@
 """How the autoencoder's trainings begin, and `report/initialisation.py`, which measures it."""
 
-import importlib.util
 import itertools
 import json
 import math
@@ -9,15 +8,14 @@ from argparse import Namespace
 import pytest
 import torch
 
+from part_loader import load_script
+
 pytestmark = pytest.mark.own
 
 
 @pytest.fixture
 def initialisation(part2, repository):
-    spec = importlib.util.spec_from_file_location("initialisation", repository / "report" / "initialisation.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(repository / "report" / "initialisation.py")
 
 
 def test_images_begin_at_the_mean_grey_value(part2, mnist_dir):

@@ -1,6 +1,5 @@
 """`report/language.py`: attention weights and continuations of a GPT, against what the model itself computes."""
 
-import importlib.util
 import json
 from argparse import Namespace
 
@@ -8,6 +7,7 @@ import pytest
 import torch
 
 from gpt_models import small_gpt
+from part_loader import load_script
 
 pytestmark = pytest.mark.own
 
@@ -16,10 +16,7 @@ TEXT = "".join(f"{a} and {b} are {a + b}.\n" for a in range(12) for b in range(1
 
 @pytest.fixture
 def language(part3, repository):
-    spec = importlib.util.spec_from_file_location("language", repository / "report" / "language.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(repository / "report" / "language.py")
 
 
 def test_weights_are_those_that_the_model_uses(language, part3):

@@ -1,6 +1,5 @@
 """The report's estimates of log p(x), against models for which it is known or integrated by scipy."""
 
-import importlib.util
 import json
 import math
 from argparse import Namespace
@@ -11,6 +10,8 @@ from scipy.integrate import dblquad
 from scipy.stats import norm
 from torch import nn
 from torch.distributions import Normal, kl_divergence
+
+from part_loader import load_script
 
 pytestmark = pytest.mark.own
 
@@ -37,10 +38,7 @@ class Model(nn.Module):
 
 @pytest.fixture
 def likelihood(part1, repository):
-    spec = importlib.util.spec_from_file_location("likelihood", repository / "report" / "likelihood.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(repository / "report" / "likelihood.py")
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """`report/reproduce.py`: which runs it starts, resumes, repeats or leaves alone, with a stand-in for the trainings."""
 
-import importlib.util
 import json
 import os
 import shutil
@@ -12,6 +11,7 @@ from types import ModuleType
 
 import pytest
 
+from part_loader import load_script
 from run_files import interruptible
 
 pytestmark = pytest.mark.own
@@ -60,16 +60,9 @@ if Path(data_dir, "breaks").exists():
 """
 
 
-def load(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
 def reproduce_itself(repository) -> ModuleType:
-    return load(repository / "report" / "reproduce.py")
+    return load_script(repository / "report" / "reproduce.py")
 
 
 @pytest.fixture
@@ -238,7 +231,7 @@ def test_commands_of_the_table_have_flags_that_exist(reproduce_itself, repositor
     for command in commands:
         part.inputs.build_parser().parse_args(command.split()[1:])
     script, *flags = reproduce_itself.ANALYSES[name][0].split()
-    load(repository / script).build_parser().parse_args([*flags, "--checkpoint", "RUN"])
+    load_script(repository / script).build_parser().parse_args([*flags, "--checkpoint", "RUN"])
     assert commands
 
 
