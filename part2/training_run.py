@@ -31,6 +31,15 @@ LAYOUT = {
 }
 
 
+def make_optimizers(model: AdversarialAE, ae_lr: float, d_lr: float) -> tuple[torch.optim.Adam, torch.optim.SGD]:
+    """Adam for encoder and decoder, with the beta1 of adversarial games, and plain SGD for the discriminator."""
+    autoencoder = [*model.encoder.parameters(), *model.decoder.parameters()]
+    return (
+        torch.optim.Adam(autoencoder, lr=ae_lr, betas=(0.5, 0.999), fused=True),
+        torch.optim.SGD(model.discriminator.parameters(), lr=d_lr, fused=True),
+    )
+
+
 class TrainingRun:
     """What a training works on and what it leaves. Only the first of several processes writes.
 
@@ -68,11 +77,8 @@ class TrainingRun:
         self.model = AdversarialAE(args.z_dim).to(memory_format=torch.channels_last)
         if saved:
             self.model.load_state_dict(saved["state_dict"])
-        autoencoder = [*self.model.encoder.parameters(), *self.model.decoder.parameters()]
-        self.optimizer_ae = torch.optim.Adam(autoencoder, lr=args.ae_lr, betas=(0.5, 0.999), fused=True)
-        self.optimizer_disc = torch.optim.SGD(self.model.discriminator.parameters(), lr=args.d_lr, fused=True)
         self.wrapped_model, self.optimizer_ae, self.optimizer_disc = fabric.setup(
-            self.model, self.optimizer_ae, self.optimizer_disc
+            self.model, *make_optimizers(self.model, args.ae_lr, args.d_lr)
         )
         for method in ("get_loss_autoencoder", "get_loss_discriminator"):
             # Several processes average gradients of what goes through the wrapper alone, and both steps begin here.

@@ -30,7 +30,7 @@ class Silent:
 
 def with_default_bias(model: nn.Module) -> None:
     """Draw the bias of the decoder's last layer as PyTorch does in a new layer of its kind."""
-    (*_, last) = (layer for layer in model.decoder.net if isinstance(layer, nn.ConvTranspose2d))
+    last = model.decoder.net[-2]
     last.bias = nn.ConvTranspose2d(last.in_channels, last.out_channels, last.kernel_size).bias
 
 
@@ -50,15 +50,14 @@ def begin(flags: argparse.Namespace, seed: int, default_bias: bool, batches, ima
     """
     from models import AdversarialAE
     from train import train_aae
+    from training_run import make_optimizers
 
     torch.manual_seed(seed)
     model = AdversarialAE(flags.z_dim).to(memory_format=torch.channels_last)
     if default_bias:
         with_default_bias(model)
-    autoencoder = [*model.encoder.parameters(), *model.decoder.parameters()]
-    optimizer_ae = torch.optim.Adam(autoencoder, lr=flags.ae_lr, betas=(0.5, 0.999))
-    optimizer_disc = torch.optim.SGD(model.discriminator.parameters(), lr=flags.d_lr)
-    train_aae(1, model, batches, Silent(), Silent(), optimizer_ae, optimizer_disc, flags.lambda_)
+    optimizers = make_optimizers(model, flags.ae_lr, flags.d_lr)
+    train_aae(1, model, batches, Silent(), Silent(), *optimizers, flags.lambda_)
     with torch.no_grad():
         recon, codes = model(images)
     return {
