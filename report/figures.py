@@ -44,9 +44,11 @@ def results_of(run: str, file: str = "summary.json"):
 
 
 def logarithmic(axes) -> None:
-    """A logarithmic y axis with ticks at 1, 2 and 5 times the powers of ten, written as decimals."""
+    """A logarithmic y axis for what is drawn, with ticks at 1, 2 and 5 times the powers of ten, or at these alone where
+    there are more than three of them, written as decimals."""
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1,) if high > 1000 * low else (1, 2, 5)))
     axes.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
     axes.yaxis.set_minor_formatter(ticker.NullFormatter())
 
@@ -112,8 +114,8 @@ def gap() -> Figure | None:
 
 
 def code_clouds() -> Figure | None:
-    """Codes of test images in the plane over the prior, on equal scales for all autoencoders; where some are far from
-    the prior, once more around it, at the median of each digit's codes that are there."""
+    """Codes of test images in the plane over the prior, on equal scales for all autoencoders; where some are far away,
+    those around the prior once more below."""
     titles = {"ae_z2": r"autoencoder, $\lambda = 1$", "aae_z2": r"adversarial autoencoder, $\lambda = 0.995$"}
     runs = {run: found for run in titles if (found := results_of(run, "codes.csv"))}
     if not runs:
