@@ -177,7 +177,7 @@ def aae_losses() -> Figure | None:
             axes.axhline(undecided[name], color="black", linestyle=":", linewidth=1)
         axes.set_title(title)
         axes.grid(alpha=0.3, which="both")
-    for axes in (*grid[:, 0], grid[1, 2]):  # of which the first epochs would hide the rest
+    for axes in (*grid[:, 0], grid[0, 1], grid[1, 2]):  # where the first epochs or a single run would hide the rest
         logarithmic(axes)
     for axes in grid[1]:
         axes.set_xlabel("epoch")
