@@ -2,9 +2,9 @@
 in `report/results/available.json` what the report can show: `python report/figures.py`."""
 
 import csv
-import itertools
 import json
 import math
+import statistics
 from pathlib import Path
 
 import matplotlib
@@ -89,6 +89,27 @@ def likelihood() -> Figure | None:
     return figure
 
 
+def bpd() -> Figure | None:
+    """Bits per dimension of the VAE over the epochs, and the later ones on a scale that tells them apart."""
+    rows, summary = results_of("vae_z20", "metrics.csv"), results_of("vae_z20")
+    if not rows:
+        return None
+    figure = Figure(figsize=(WIDTH, 2.7), layout="constrained")
+    panels = figure.subplots(1, 2)
+    for axes, first in zip(panels, (0, len(rows) // 4), strict=True):
+        epochs = [row["epoch"] for row in rows[first:]]
+        for name, label, colour in (("train_bpd", "training", BLUE), ("val_bpd", "validation", ORANGE)):
+            axes.plot(epochs, [row[name] for row in rows[first:]], color=colour, linewidth=1, label=label)
+        axes.axhline(summary["test_bpd"], color="black", linestyle="--", linewidth=1,
+                     label=f"test: {summary['test_bpd']:.4f}")  # fmt: skip
+        axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("negative ELBO [bits per dimension]")
+    panels[0].legend()
+    return figure
+
+
 def gap() -> Figure | None:
     """log p(x), the ELBO, and what is between them, image by image."""
     rows = (results_of("vae_z2", "likelihood.json") or {}).get("gaps")
@@ -115,7 +136,7 @@ def gap() -> Figure | None:
 
 def code_clouds() -> Figure | None:
     """Codes of test images in the plane over the prior, on equal scales for all autoencoders; where some are far away,
-    those around the prior once more below."""
+    those around the prior once more below. A digit's number stands at the median of its codes, once in each column."""
     titles = {"ae_z2": r"autoencoder, $\lambda = 1$", "aae_z2": r"adversarial autoencoder, $\lambda = 0.995$"}
     runs = {run: found for run in titles if (found := results_of(run, "codes.csv"))}
     if not runs:
@@ -124,16 +145,15 @@ def code_clouds() -> Figure | None:
     limits = (limit,) if limit < 2 * NEAR else (limit, NEAR)
     figure = Figure(figsize=((0.6, 1)[len(runs) > 1] * WIDTH, 0.4 + 3.1 * len(limits)), layout="constrained")
     panels = figure.subplots(len(limits), len(runs), squeeze=False)
-    for (column, (run, rows)), (line, limit) in itertools.product(enumerate(runs.items()), enumerate(limits)):
-        axes = panels[line, column]
-        draw_codes(axes, [row for row in rows if max(abs(row["z_1"]), abs(row["z_2"])) <= limit])
-        axes.set(aspect="equal", xlim=(-limit, limit), ylim=(limit, -limit))
-        if line == 0:
-            axes.set_title(titles[run])
-        if line == len(limits) - 1:
-            axes.set_xlabel("$z_1$")
-        if column == 0:
-            axes.set_ylabel("$z_2$")
+    for column, (run, rows) in enumerate(runs.items()):
+        for axes, limit in zip(panels[:, column], limits, strict=True):
+            draw_codes(axes, [row for row in rows if max(abs(row["z_1"]), abs(row["z_2"])) <= limit])
+            axes.set(aspect="equal", xlim=(-limit, limit), ylim=(limit, -limit))
+        name_digits(panels[:, column], rows, limits)
+        panels[0, column].set_title(titles[run])
+        panels[-1, column].set_xlabel("$z_1$")
+    for axes in panels[:, 0]:
+        axes.set_ylabel("$z_2$")
     marks = [Line2D([], [], linestyle="", marker="o", markersize=5, color=colour) for colour in DIGIT_COLOURS]
     figure.legend(marks, [str(digit) for digit in range(10)], title="digit", ncols=10, loc="outside lower center",
                   handletextpad=0.1, columnspacing=1)  # fmt: skip
@@ -141,18 +161,24 @@ def code_clouds() -> Figure | None:
 
 
 def draw_codes(axes, rows: list[dict]) -> None:
-    """Codes coloured by digit, each digit's number at their median, and the prior's contours."""
-    outline = [patheffects.withStroke(linewidth=2.5, foreground="white")]
+    """Codes coloured by digit, and the prior's contours."""
     for digit, colour in enumerate(DIGIT_COLOURS):
         points = [(row["z_1"], row["z_2"]) for row in rows if row["label"] == digit]
-        if not points:
-            continue
-        z_1, z_2 = zip(*points, strict=True)
-        axes.scatter(z_1, z_2, s=4, color=colour, linewidths=0, rasterized=True)
-        axes.annotate(str(digit), (sorted(z_1)[len(z_1) // 2], sorted(z_2)[len(z_2) // 2]), ha="center",
-                      va="center", weight="bold", path_effects=outline)  # fmt: skip
+        if points:
+            axes.scatter(*zip(*points, strict=True), s=4, color=colour, linewidths=0, rasterized=True)
     for radius in (1, 2, 3):
         axes.add_patch(Circle((0, 0), radius, fill=False, color="black", linewidth=0.8, linestyle="--"))
+
+
+def name_digits(panels, rows: list[dict], limits: tuple[float, ...]) -> None:
+    """Each digit's number at the median of its codes, in the last of the panels that reaches as far."""
+    outline = [patheffects.withStroke(linewidth=2.5, foreground="white")]
+    for digit in range(10):
+        points = [[row[name] for row in rows if row["label"] == digit] for name in ("z_1", "z_2")]
+        if points[0]:
+            centre = tuple(statistics.median(values) for values in points)
+            axes = [axes for axes, limit in zip(panels, limits, strict=True) if max(map(abs, centre)) <= limit][-1]
+            axes.annotate(str(digit), centre, ha="center", va="center", weight="bold", path_effects=outline)
 
 
 def aae_losses() -> Figure | None:
@@ -252,7 +278,7 @@ def main() -> int:
     folder = REPORT / "figures"
     folder.mkdir(exist_ok=True)
     drawings = {draw.__name__: draw for draw in
-                (attention_cost, likelihood, gap, code_clouds, aae_losses, distances)}  # fmt: skip
+                (attention_cost, likelihood, bpd, gap, code_clouds, aae_losses, distances)}  # fmt: skip
     for run in ("gpt_shakespeare", "gpt_grimm"):
         drawings[f"attention_{run}"] = lambda run=run: attention(run)
     with matplotlib.rc_context(STYLE):

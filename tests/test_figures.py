@@ -78,13 +78,13 @@ def found_in(report: Path, selector: str) -> list:
 def test_figures_and_text_appear_with_their_runs(copied, capsys):
     """And what has no results any more goes again."""
     assert copied.main() == 0
-    drawn = ["attention_cost", "likelihood", "aae_losses", "distances"]
+    drawn = ["attention_cost", "likelihood", "bpd", "aae_losses", "distances"]
     assert capsys.readouterr().out.split() == [str(copied.REPORT / "figures" / f"{name}.svg") for name in drawn]
     figures, pending = (len(found_in(copied.REPORT, what)) for what in ("figure", "<pending>"))
 
     add_all_runs(copied.REPORT)
     assert copied.main() == 0
-    drawn = ["attention_cost", "likelihood", "gap", "code_clouds", "aae_losses", "distances",
+    drawn = ["attention_cost", "likelihood", "bpd", "gap", "code_clouds", "aae_losses", "distances",
              "attention_gpt_shakespeare", "attention_gpt_grimm"]  # fmt: skip
     assert capsys.readouterr().out.split() == [str(copied.REPORT / "figures" / f"{name}.svg") for name in drawn]
     # Gap, manifold, 2.4's reconstructions, three for 2.6, samples and table of 2.7, and for the texts two heat maps,
@@ -146,6 +146,21 @@ def test_codes_far_from_the_prior_are_shown_once_more_around_it(copied):
     assert [len(axes.collections) for axes in above] == [10, 10] and len(below[1].collections) == 10
     (points,) = below[0].collections
     assert points.get_offsets().tolist() == [[1.5, 0.5]]
+    names = [[text.get_text() for text in axes.texts] for axes in (above[0], below[0], above[1], below[1])]
+    assert names == [list("012345678"), ["9"], [], list("0123456789")], "each digit once in each column"
+
+
+def test_bits_per_dimension_are_those_of_the_run(copied):
+    """On the right without the first quarter of the epochs; the test score as a line across both."""
+    run = copied.REPORT / "results" / "vae_z20"
+    with open(run / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for axes, first in zip(copied.bpd().axes, (0, len(rows) // 4), strict=True):
+        training, validation, test = axes.lines
+        assert list(training.get_xdata()) == list(range(first + 1, len(rows) + 1))
+        assert list(training.get_ydata()) == [float(row["train_bpd"]) for row in rows[first:]]
+        assert list(validation.get_ydata()) == [float(row["val_bpd"]) for row in rows[first:]]
+        assert set(test.get_ydata()) == {json.loads((run / "summary.json").read_text())["test_bpd"]}
 
 
 def test_the_gap_is_shown_in_two_ways(copied):
