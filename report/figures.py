@@ -17,13 +17,13 @@ REPORT = Path(__file__).resolve().parent
 WIDTH = 6.4  # inches between the margins of a page: the figures are printed at their own size
 BLUE, ORANGE, GREEN, PINK, GREY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#777777"
 STYLE = {"font.size": 9, "legend.fontsize": 8, "axes.titlesize": 9, "svg.hashsalt": "report"}
-# Autoencoders of part 2, with the colour and the line of each.
+# Autoencoders of part 2, with the colour of each.
 AUTOENCODERS = {
-    "ae_z2": ("autoencoder, 2", ORANGE, "-"),
-    "ae_z8": ("autoencoder, 8", PINK, "-"),
-    "aae_z2": ("adversarial, 2", BLUE, "-"),
-    "aae_z8": ("adversarial, 8", GREEN, "-"),
-    "aae_z20": ("adversarial, 20", GREY, "-"),
+    "ae_z2": ("autoencoder, 2", ORANGE),
+    "ae_z8": ("autoencoder, 8", PINK),
+    "aae_z2": ("adversarial, 2", BLUE),
+    "aae_z8": ("adversarial, 8", GREEN),
+    "aae_z20": ("adversarial, 20", GREY),
 }
 NEAR = 4  # how far from its centre the prior is looked at where codes lie much farther away
 # Those of part 2's own pictures.
@@ -196,8 +196,8 @@ def aae_losses() -> Figure | None:
     grid = figure.subplots(2, 3, sharex=True)
     for axes, (title, name) in zip(grid.T.flat, panels.items(), strict=True):
         for run, rows in runs.items():
-            label, colour, line = AUTOENCODERS[run]
-            axes.plot([row["epoch"] for row in rows], [row[name] for row in rows], line, color=colour, linewidth=1,
+            label, colour = AUTOENCODERS[run]
+            axes.plot([row["epoch"] for row in rows], [row[name] for row in rows], color=colour, linewidth=1,
                       label=label)  # fmt: skip
         if name in undecided:
             axes.axhline(undecided[name], color="black", linestyle=":", linewidth=1)
