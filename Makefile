@@ -76,7 +76,7 @@ train-part2: $(VENV)/.installed ## train the adversarial autoencoder on MNIST
 train-part3: $(VENV)/.installed ## train a GPT on Shakespeare; ARGS="--max_steps 1000" and so on
 	$(BIN)/python part3/train.py $(ARGS)
 
-reproduce: $(VENV)/.installed ## make the runs of the README's table that are not there yet, ARGS=--force all (DATA_DIR: where MNIST is)
+reproduce: $(VENV)/.installed ## make the runs of the report that are not there yet, ARGS=--force all (DATA_DIR: where MNIST is)
 	$(BIN)/python report/reproduce.py $(ARGS)
 
 report: $(VENV)/.installed-tests ## set report/report.pdf from the results of those runs

@@ -42,7 +42,7 @@ def importance_weighted_bound(model, loader: DataLoader, num_samples: int, large
         model: has `encoder` and `decoder`.
         loader: batches of (images, labels).
         num_samples: K.
-        largest_batch: images that the decoder gets at once.
+        largest_batch: images that the decoder gets at once, unless a batch of the loader has more.
 
     Returns:
         The mean over all images, in nats an image.

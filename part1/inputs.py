@@ -88,7 +88,9 @@ def build_parser() -> argparse.ArgumentParser:
     machine.add_argument("--num_nodes", type=int, default=1, help="how many machines")
     machine.add_argument("--strategy", default="auto", help="Lightning's strategy, such as ddp")
     machine.add_argument("--precision", choices=PRECISIONS, default="32-true", help="number format of the training")
-    machine.add_argument("--compile", action="store_true", help="compile the model with torch.compile")
+    machine.add_argument(
+        "--compile", action=argparse.BooleanOptionalAction, default=False, help="compile the model with torch.compile"
+    )
     return parser
 
 
@@ -116,7 +118,7 @@ def completed(args: argparse.Namespace) -> argparse.Namespace:
 
 def continued(args: argparse.Namespace, flags: dict) -> argparse.Namespace:
     """`args` for continuing a run that was started with `flags`: what was not given is taken from the run, but for
-    what belongs to the machine.
+    how to load and to watch.
 
     Raises:
         InputError: a flag that makes the run what it is was given with another value.
@@ -130,12 +132,26 @@ def continued(args: argparse.Namespace, flags: dict) -> argparse.Namespace:
                 "leave the flag out, or start a new run without --resume"
             )
         values[name] = flags[name]
-    for name in ("epochs", "precision", "importance_samples", "devices", "num_nodes", "strategy"):
+    for name in ("epochs", "precision", "importance_samples", "devices", "num_nodes", "strategy", "compile"):
         if name not in args.given:
             values[name] = flags[name]
     if "data_dir" not in args.given and Path(flags["data_dir"]).is_dir():
         values["data_dir"] = flags["data_dir"]
     return argparse.Namespace(**values)
+
+
+def given_again(args: argparse.Namespace) -> list[str]:
+    """Flags to repeat where the run is continued: the given ones that do not make the run what it is, which its record
+    may lack, or hold with an older value."""
+    words = []
+    for action in build_parser()._actions:
+        if action.dest in args.given - {*IDENTITY, "resume", "log_dir"}:
+            value = getattr(args, action.dest)
+            if isinstance(value, bool):
+                words.append(action.option_strings[0 if value else -1])
+            else:
+                words += [action.option_strings[0], str(value)]
+    return words
 
 
 def check(args: argparse.Namespace) -> None:

@@ -21,8 +21,9 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.core.saving import save_hparams_to_yaml
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from inputs import HERE, InputError
+from inputs import HERE, InputError, given_again
 
 log = logging.getLogger(__name__)
 RUNS = "lightning_logs"
@@ -76,6 +77,15 @@ class BestAndLast(ModelCheckpoint):
             str(folder / Path(path).name): score for path, score in state["best_k_models"].items()
         }
         super().load_state_dict(state)
+
+
+class OneStepCheckpoints(TorchCheckpointIO):
+    """Replaces a checkpoint in one step. Lightning's own is written in the folder for temporary files, from which it is
+    copied over the old one where that is another file system."""
+
+    def save_checkpoint(self, checkpoint: dict, path: str, storage_options=None) -> None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        write_whole(Path(path), lambda file: torch.save(checkpoint, file), mode="wb")
 
 
 class RunRecord(pl.Callback):
@@ -154,10 +164,15 @@ class EpochBar(TQDMProgressBar):
         return metrics
 
 
-def write_whole(path: Path, write) -> None:
-    """Replace a text file in one step, so that an interruption leaves the old or the new one and never a half."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False, newline="") as file:
-        write(file)
+def write_whole(path: Path, write, mode: str = "w") -> None:
+    """Replace a file in one step, so that an interruption leaves the old or the new one and never a half."""
+    text = {} if "b" in mode else {"newline": ""}
+    with tempfile.NamedTemporaryFile(mode, dir=path.parent, prefix=f".{path.name}.", delete=False, **text) as file:
+        try:
+            write(file)
+        except BaseException:
+            os.unlink(file.name)
+            raise
     os.chmod(file.name, 0o644)
     os.replace(file.name, path)
 
@@ -252,14 +267,14 @@ def read_checkpoint(path: Path) -> dict:
     return checkpoint
 
 
-def how_to_go_on(run: Path, log_dir: Path) -> str:
+def how_to_go_on(run: Path, log_dir: Path, args: argparse.Namespace) -> str:
     """What to tell someone who interrupted a run: how much of it is saved, and the command that goes on from there."""
     last = run / "checkpoints" / "last.ckpt"
     if not last.is_file():
         return "interrupted in the first epoch: there is no checkpoint yet, so start again"
     epoch = read_checkpoint(last)["epoch"] + 1
     script = os.path.relpath(HERE / "train.py")
-    command = ["python", script, "--resume", str(run.resolve()), "--log_dir", str(log_dir)]
+    command = ["python", script, "--resume", str(run.resolve()), "--log_dir", str(log_dir), *given_again(args)]
     return f"interrupted, epoch {epoch} is saved: continue with {shlex.join(command)}"
 
 
@@ -286,7 +301,9 @@ def prepare_processor() -> None:
     if platform.libc_ver()[0] == "glibc":
         M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
         libc = ctypes.CDLL(None)
-        for parameter, value in ((M_MMAP_THRESHOLD, 1 << 30), (M_TRIM_THRESHOLD, (1 << 31) - 1), (M_TOP_PAD, 1 << 28)):
+        if not libc.mallopt(M_MMAP_THRESHOLD, 1 << 30):
+            libc.mallopt(M_MMAP_THRESHOLD, 1 << 25)  # the most that glibc takes before 2.35
+        for parameter, value in ((M_TRIM_THRESHOLD, (1 << 31) - 1), (M_TOP_PAD, 1 << 28)):
             libc.mallopt(parameter, value)
 
 

@@ -17,7 +17,7 @@ def main(argv: list[str] | None = None) -> int:
 
         train_vae(args)
     except InputError as error:
-        if os.environ.get("LOCAL_RANK", "0") == "0":  # once, and not from each process
+        if os.environ.get("LOCAL_RANK", os.environ.get("SLURM_PROCID", "0")) == "0":  # once, and not from each process
             print(f"train.py: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -232,16 +232,16 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
     run_folder.quieten_lightning()
     args = completed(args)
     log_dir = beside(args.log_dir, LOG_DIR)
-    checkpoint = None
+    checkpoint = run = None
     if args.resume:
         checkpoint = run_folder.find_checkpoint(args.resume, log_dir, "last")
         _, saved = load_vae(checkpoint)
-        run_folder.run_of(checkpoint, "--resume")
+        run = run_folder.run_of(checkpoint, "--resume")
         args = continued(args, saved["flags"])
         if saved["epoch"] + 1 > args.epochs:
             raise InputError(f"the run already has {saved['epoch'] + 1} epochs: raise --epochs to continue it")
     check(args)
-    make_writable(log_dir, "--log_dir")
+    make_writable(*((run, "run to --resume") if run else (log_dir, "--log_dir")))
     args.data_dir = str(beside(args.data_dir, DATA_DIR))
     try:
         train_loader, val_loader, test_loader = load_data(args)
@@ -252,6 +252,8 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     pl.seed_everything(args.seed, workers=True, verbose=False)
     model = VAE(num_filters=args.num_filters, z_dim=args.z_dim, lr=args.lr).to(memory_format=torch.channels_last)
+    if args.precision == "64-true":
+        model.double()  # Lightning does so later than it loads a checkpoint, which would be rounded
     if args.compile:
         model.compile()
 
@@ -261,7 +263,7 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
         return evaluate(args, trainer, record, test_loader)
     except (KeyboardInterrupt, SystemExit) as stop:  # Lightning exits where it is interrupted or terminated
         if trainer.is_global_zero:
-            log.info("\n%s", run_folder.how_to_go_on(Path(trainer.logger.log_dir), log_dir))
+            log.info("\n%s", run_folder.how_to_go_on(Path(trainer.logger.log_dir), log_dir, args))
         if isinstance(stop, SystemExit) and not stop.code:  # SIGTERM
             raise
         raise KeyboardInterrupt from stop
@@ -304,7 +306,7 @@ def make_trainer(args: argparse.Namespace, log_dir: Path, checkpoint: Path | Non
         callbacks.append(run_folder.EpochBar(record))
     there = torch.cuda.device_count() or os.cpu_count()
     if args.devices != "auto" and int(args.devices) > there:
-        raise InputError(f"--devices {args.devices} was given, but this machine has {there}: give at most so many")
+        raise InputError(f"--devices is {args.devices}, but this machine has {there}: give at most so many")
     try:
         trainer = pl.Trainer(
             accelerator="auto",
@@ -314,6 +316,7 @@ def make_trainer(args: argparse.Namespace, log_dir: Path, checkpoint: Path | Non
             precision=args.precision,
             max_epochs=args.epochs,
             logger=logger,
+            plugins=[run_folder.OneStepCheckpoints()],
             callbacks=callbacks,
             enable_progress_bar=bar,
             enable_model_summary=False,

@@ -119,7 +119,7 @@ def completed(args: argparse.Namespace) -> argparse.Namespace:
 
 def continued(args: argparse.Namespace, flags: dict) -> argparse.Namespace:
     """`args` for continuing a run that was started with `flags`: what was not given is taken from the run, but for
-    what belongs to the machine.
+    how to load and to watch.
 
     Raises:
         InputError: a flag that makes the run what it is was given with another value.
@@ -138,6 +138,20 @@ def continued(args: argparse.Namespace, flags: dict) -> argparse.Namespace:
     if "data_dir" not in args.given and Path(flags["data_dir"]).is_dir():
         values["data_dir"] = flags["data_dir"]
     return argparse.Namespace(**values)
+
+
+def given_again(args: argparse.Namespace) -> list[str]:
+    """Flags to repeat where the run is continued: the given ones that do not make the run what it is, which its record
+    may lack, or hold with an older value."""
+    words = []
+    for action in build_parser()._actions:
+        if action.dest in args.given - {*IDENTITY, "resume", "log_dir"}:
+            value = getattr(args, action.dest)
+            if isinstance(value, bool):
+                words.append(action.option_strings[0 if value else -1])
+            else:
+                words += [action.option_strings[0], str(value)]
+    return words
 
 
 def check(args: argparse.Namespace) -> None:

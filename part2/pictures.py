@@ -126,6 +126,8 @@ def plot_curves(rows: list[dict[str, float]]) -> Figure:
             axes.axhline(undecided[title], color="black", linestyle="--", linewidth=1, label="cannot tell")
         if "distance" in title:
             axes.set_yscale("log")
+            bottom, top = axes.get_ylim()
+            axes.set_ylim(top=top * (top / bottom) ** 0.45)  # room for the legend above all curves
         elif "error" in title:
             axes.set_ylim(bottom=0)
         axes.set(title=title, xlabel="epoch")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from inputs import HERE, InputError
+from inputs import HERE, InputError, given_again
 from models import AdversarialAE
 
 CHECKPOINT = Path("checkpoints", "model_checkpoint.pt")
@@ -186,13 +186,13 @@ def load_aae(path: Path) -> tuple[AdversarialAE, dict]:
     return model.eval(), checkpoint
 
 
-def how_to_go_on(run: Path, log_dir: Path) -> str:
+def how_to_go_on(run: Path, log_dir: Path, args: argparse.Namespace) -> str:
     """What to tell someone who interrupted a run: how much of it is saved, and the command that goes on from there."""
     if not (run / CHECKPOINT).is_file():
         return "interrupted in the first epoch: there is no checkpoint yet, so start again"
     epoch = read_checkpoint(run / CHECKPOINT)["epoch"]
     script = os.path.relpath(HERE / "train.py")
-    command = ["python", script, "--resume", str(run.resolve()), "--log_dir", str(log_dir)]
+    command = ["python", script, "--resume", str(run.resolve()), "--log_dir", str(log_dir), *given_again(args)]
     return f"interrupted, epoch {epoch} is saved: continue with {shlex.join(command)}"
 
 
@@ -213,5 +213,7 @@ def prepare_processor() -> None:
     if platform.libc_ver()[0] == "glibc":
         M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
         libc = ctypes.CDLL(None)
-        for parameter, value in ((M_MMAP_THRESHOLD, 1 << 30), (M_TRIM_THRESHOLD, (1 << 31) - 1), (M_TOP_PAD, 1 << 28)):
+        if not libc.mallopt(M_MMAP_THRESHOLD, 1 << 30):
+            libc.mallopt(M_MMAP_THRESHOLD, 1 << 25)  # the most that glibc takes before 2.35
+        for parameter, value in ((M_TRIM_THRESHOLD, (1 << 31) - 1), (M_TOP_PAD, 1 << 28)):
             libc.mallopt(parameter, value)

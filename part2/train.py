@@ -231,7 +231,7 @@ def main(args: argparse.Namespace) -> dict:
         if saved["epoch"] > args.epochs:
             raise InputError(f"the run already has {saved['epoch']} epochs: raise --epochs to continue it")
     check(args)
-    make_writable(log_dir, "--log_dir")
+    make_writable(*((folder, "run to --resume") if folder else (log_dir, "--log_dir")))
     args.data_dir = str(beside(args.data_dir, DATA_DIR))
     fabric = start_fabric(args)
 
@@ -251,7 +251,7 @@ def main(args: argparse.Namespace) -> dict:
         return _train(run)
     except KeyboardInterrupt:
         if fabric.is_global_zero:
-            log.info("\n%s", run_folder.how_to_go_on(folder, log_dir))
+            log.info("\n%s", run_folder.how_to_go_on(folder, log_dir, args))
         raise
     finally:
         run.close()
@@ -298,7 +298,7 @@ def start_fabric(args: argparse.Namespace) -> Fabric:
     num_gpus = 0 if args.no_cuda else torch.cuda.device_count()
     there = num_gpus or os.cpu_count()
     if args.devices != "auto" and int(args.devices) > there:
-        raise InputError(f"--devices {args.devices} was given, but this machine has {there}: give at most so many")
+        raise InputError(f"--devices is {args.devices}, but this machine has {there}: give at most so many")
     try:
         fabric = Fabric(
             accelerator="cpu" if args.no_cuda else "auto",
@@ -322,7 +322,7 @@ def cli(argv: list[str] | None = None) -> int:
     try:
         main(args)
     except InputError as error:
-        if os.environ.get("LOCAL_RANK", "0") == "0":  # once, and not from each process
+        if os.environ.get("LOCAL_RANK", os.environ.get("SLURM_PROCID", "0")) == "0":  # once, and not from each process
             print(f"train.py: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -75,8 +75,6 @@ class TrainingRun:
 
         fabric.seed_everything(args.seed, workers=False, verbose=False)
         self.model = AdversarialAE(args.z_dim).to(memory_format=torch.channels_last)
-        if saved:
-            self.model.load_state_dict(saved["state_dict"])
         self.wrapped_model, self.optimizer_ae, self.optimizer_disc = fabric.setup(
             self.model, *make_optimizers(self.model, args.ae_lr, args.d_lr)
         )
@@ -87,7 +85,7 @@ class TrainingRun:
         self.writer = None
         if fabric.is_global_zero:
             # What an interrupted epoch has written is written again; TensorBoard then shows the newer values alone.
-            purge_step = saved["epoch"] * self.steps_per_epoch + 1 if saved else None
+            purge_step = saved["logger_ae"]["global_step"] + 1 if saved else None
             self.writer = SummaryWriter(str(folder), purge_step=purge_step)
             self.writer.add_custom_scalars(LAYOUT)
         self.logger_ae = TensorBoardLogger(self.writer, name="generator")
@@ -100,6 +98,7 @@ class TrainingRun:
             log.info("%s parameters; run folder: %s", f"{sum(p.numel() for p in self.model.parameters()):,}", folder)
 
     def _restore(self, saved: dict) -> None:
+        self.model.load_state_dict(saved["state_dict"])  # in the precision of the run by now
         self.optimizer_ae.load_state_dict(saved["optimizer_ae"])
         self.optimizer_disc.load_state_dict(saved["optimizer_disc"])
         if saved["precision"]:  # a run in another precision has no scale of the loss to go on with
@@ -134,7 +133,7 @@ class TrainingRun:
         test = self.fabric.broadcast(test)
         self.row = {
             "epoch": epoch,
-            "step": epoch * self.steps_per_epoch,
+            "step": self.logger_ae.global_step,
             **{f"train_{name}": mean for name, mean in means.items()},
             **{f"test_{name}": value for name, value in test.items()},
         }

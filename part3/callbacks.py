@@ -26,12 +26,14 @@ class GenerateCallback(pl.Callback):
         if trainer.global_step == 0:
             self.sample_and_save(trainer, pl_module)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args) -> None:
+    def on_train_batch_end(self, trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx: int) -> None:
         if trainer.global_step % self.every_n_steps == 0:
+            pl_module.check_finite(batch)  # nothing can be drawn from probabilities that are NaN
             self.sample_and_save(trainer, pl_module)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.global_step % self.every_n_steps:
+            pl_module.to(trainer.strategy.root_device)  # by now, Lightning has moved it to the CPU
             self.sample_and_save(trainer, pl_module)
 
     def sample_and_save(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import http.client
 import logging
 import os
 import re
@@ -232,7 +233,7 @@ def tiny_shakespeare(path: Path, url: str = TINY_SHAKESPEARE) -> Path:
         log.info("downloading %s", url)
         with urllib.request.urlopen(url, timeout=30) as response:
             content = response.read()
-    except (OSError, ValueError) as error:  # HTTP and URL errors are OSErrors
+    except (OSError, ValueError, http.client.HTTPException) as error:  # HTTP and URL errors are OSErrors
         raise InputError(
             f"{path} does not exist, and {url} cannot be downloaded ({getattr(error, 'reason', error)}): put the file "
             "there, or train with --txt_file pydoc, which needs no network"

@@ -104,7 +104,9 @@ def build_parser() -> argparse.ArgumentParser:
     machine.add_argument("--strategy", choices=STRATEGIES, default="auto",
                          help="auto: one process, and ddp for several devices")  # fmt: skip
     machine.add_argument("--precision", choices=PRECISIONS, default="32-true", help="number format of the training")
-    machine.add_argument("--compile", action="store_true", help="compile the model with torch.compile")
+    machine.add_argument(
+        "--compile", action=argparse.BooleanOptionalAction, default=False, help="compile the model with torch.compile"
+    )
     return parser
 
 
@@ -129,12 +131,14 @@ def completed(args: argparse.Namespace) -> argparse.Namespace:
     for name in ("txt_file", "data_dir", "log_dir"):  # a Path in a checkpoint could not be read again
         setattr(args, name, str(getattr(args, name)))
     args.use_pretrained = {True: "hub", False: None}.get(args.use_pretrained, args.use_pretrained)
+    if args.use_pretrained is not None:
+        args.use_pretrained = str(args.use_pretrained)
     return args
 
 
 def continued(args: argparse.Namespace, flags: dict) -> argparse.Namespace:
     """`args` for continuing a run that was started with `flags`: what was not given is taken from the run, but for
-    what belongs to the machine.
+    how to load and to watch.
 
     Raises:
         InputError: a flag that makes the run what it is was given with another value.
@@ -149,7 +153,7 @@ def continued(args: argparse.Namespace, flags: dict) -> argparse.Namespace:
             )
         values[name] = theirs
     for name in ("txt_file", "num_epochs", "max_steps", "precision", "generate_every_n_steps", "generate_batch_size",
-                 "devices", "num_nodes", "strategy"):  # fmt: skip
+                 "devices", "num_nodes", "strategy", "compile"):  # fmt: skip
         if name not in args.given:
             values[name] = flags[name]
         elif name in ("num_epochs", "max_steps") and flags["lr_schedule"] == "cosine" and values[name] != flags[name]:
@@ -160,6 +164,20 @@ def continued(args: argparse.Namespace, flags: dict) -> argparse.Namespace:
     if "data_dir" not in args.given and Path(flags["data_dir"]).is_dir():
         values["data_dir"] = flags["data_dir"]
     return argparse.Namespace(**values)
+
+
+def given_again(args: argparse.Namespace) -> list[str]:
+    """Flags to repeat where the run is continued: the given ones that do not make the run what it is, which its record
+    may lack, or hold with an older value."""
+    words = []
+    for action in build_parser()._actions:
+        if action.dest in args.given - {*IDENTITY, "resume", "log_dir"}:
+            value = getattr(args, action.dest)
+            if isinstance(value, bool):
+                words.append(action.option_strings[0 if value else -1])
+            else:
+                words += [action.option_strings[0], str(value)]
+    return words
 
 
 def check(args: argparse.Namespace) -> None:

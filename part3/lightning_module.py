@@ -89,22 +89,32 @@ class GPTLightningModule(pl.LightningModule):
         loss, hits = self._step(batch)
         for means in (self._window, self._round):
             means.add(loss, hits, batch[1].numel())
-        bad_step = torch.where(loss.detach().isfinite(), torch.inf, float(self.trainer.global_step + 1))
-        self._bad_step = torch.minimum(self._bad_step.to(bad_step), bad_step)
+        self._note_bad_step(loss.detach())
         return loss
 
     def on_train_batch_end(self, outputs, batch, batch_idx: int) -> None:
         step = self.trainer.global_step
         if step % LOG_EVERY_N_STEPS == 0 or self.trainer.is_last_batch:
-            bad = self.trainer.strategy.reduce(self._bad_step, reduce_op="min").item()  # all processes stop together
-            if bad != torch.inf:
-                raise self._not_finite("loss", int(bad))
+            self.check_finite()
             loss, accuracy = self._window.read(self.trainer)
             self._log({"train_loss": loss, "train_acc": accuracy, "learning_rate": self._rate()}, step)
             self.log("train_loss", loss, logger=False, prog_bar=True)
         if self.trainer.is_last_batch:
             loss, accuracy = self._round.read(self.trainer)
             self.results = {"train_loss": loss, "train_acc": accuracy, "learning_rate": self._rate()}
+
+    def check_finite(self, batch: tuple[Tensor, Tensor] | None = None) -> None:
+        """Raises NotFiniteError where the loss of a step so far is NaN or infinite, or where that of the next one would
+        be on the given batch. To be called in all processes, which stop together."""
+        if batch is not None:
+            was_training = self.model.training
+            with torch.no_grad():
+                self.model.eval()
+                self._note_bad_step(self._step(batch)[0])
+                self.model.train(was_training)
+        bad = self.trainer.strategy.reduce(self._bad_step, reduce_op="min").item()
+        if bad != torch.inf:
+            raise self._not_finite("loss", int(bad))
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self._val.add(*self._step(batch), batch[1].numel())
@@ -144,6 +154,12 @@ class GPTLightningModule(pl.LightningModule):
         logits = self(x)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32)).flatten(end_dim=1)  # (B*T, V)
         return F.cross_entropy(logits, y.flatten()), (logits.detach().argmax(dim=-1) == y.flatten()).sum()
+
+    def _note_bad_step(self, loss: Tensor) -> None:
+        """Keep, on the device, the first step whose loss is not finite; in float32, where its number is exact."""
+        step = torch.full_like(loss, self.trainer.global_step + 1, dtype=torch.float32)
+        step = step.masked_fill(loss.isfinite(), torch.inf)
+        self._bad_step = torch.minimum(self._bad_step.to(step), step)
 
     def _rate(self) -> float:
         return self.trainer.optimizers[0].param_groups[0]["lr"]

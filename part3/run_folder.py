@@ -21,9 +21,10 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.core.saving import save_hparams_to_yaml
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from gpt import GPT
-from inputs import HERE, InputError
+from inputs import HERE, InputError, given_again
 from vocabulary import Vocabulary, from_state
 
 log = logging.getLogger(__name__)
@@ -83,6 +84,15 @@ class BestAndLast(ModelCheckpoint):
         super().load_state_dict(state)
 
 
+class OneStepCheckpoints(TorchCheckpointIO):
+    """Replaces a checkpoint in one step. Lightning's own is written in the folder for temporary files, from which it is
+    copied over the old one where that is another file system."""
+
+    def save_checkpoint(self, checkpoint: dict, path: str, storage_options=None) -> None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        write_whole(Path(path), lambda file: torch.save(checkpoint, file), mode="wb")
+
+
 class RunRecord(pl.Callback):
     """Writes `metrics.csv` and `hparams.yaml`, reports each validation, and keeps flags and rows in the checkpoint.
 
@@ -94,7 +104,7 @@ class RunRecord(pl.Callback):
     """
 
     def __init__(self, args: argparse.Namespace, num_steps: int, tokens_per_step: int, text_sha256: str):
-        self.text_sha256 = text_sha256
+        self.args, self.text_sha256 = args, text_sha256
         self.flags = {name: value for name, value in vars(args).items() if name not in ("given", "resume")}
         self.flags["betas"] = list(args.betas)
         self.quiet = wants_bar(args.progress_bar)
@@ -146,7 +156,8 @@ class RunRecord(pl.Callback):
         """What to tell someone who interrupted the run: how much of it is kept, and the command that goes on there."""
         run = Path(trainer.logger.log_dir).resolve()
         kept = trainer.checkpoint_callback.kept_steps
-        command = ["python", os.path.relpath(HERE / "train.py"), "--resume", str(run), "--log_dir", str(run.parents[1])]
+        command = ["python", os.path.relpath(HERE / "train.py"), "--resume", str(run), "--log_dir", str(run.parents[1]),
+                   *given_again(self.args)]  # fmt: skip
         way_on = f"continue with {shlex.join(command)}" if kept else "there is no checkpoint yet"
         log.info("\ninterrupted at step %d; %d steps are kept; %s", trainer.global_step, kept, way_on)
 
@@ -185,11 +196,15 @@ class StepBar(TQDMProgressBar):
         return metrics
 
 
-def write_whole(path: Path, write) -> None:
-    """Replace a text file in one step, so that an interruption leaves the old or the new one and never a half."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False, newline="",
-                                     encoding="utf-8") as file:  # fmt: skip
-        write(file)
+def write_whole(path: Path, write, mode: str = "w") -> None:
+    """Replace a file in one step, so that an interruption leaves the old or the new one and never a half."""
+    text = {} if "b" in mode else {"newline": "", "encoding": "utf-8"}
+    with tempfile.NamedTemporaryFile(mode, dir=path.parent, prefix=f".{path.name}.", delete=False, **text) as file:
+        try:
+            write(file)
+        except BaseException:
+            os.unlink(file.name)
+            raise
     os.chmod(file.name, 0o644)
     os.replace(file.name, path)
 
@@ -329,7 +344,9 @@ def prepare_processor() -> None:
     if platform.libc_ver()[0] == "glibc":
         M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
         libc = ctypes.CDLL(None)
-        for parameter, value in ((M_MMAP_THRESHOLD, 1 << 30), (M_TRIM_THRESHOLD, (1 << 31) - 1), (M_TOP_PAD, 1 << 28)):
+        if not libc.mallopt(M_MMAP_THRESHOLD, 1 << 30):
+            libc.mallopt(M_MMAP_THRESHOLD, 1 << 25)  # the most that glibc takes before 2.35
+        for parameter, value in ((M_TRIM_THRESHOLD, (1 << 31) - 1), (M_TOP_PAD, 1 << 28)):
             libc.mallopt(parameter, value)
 
 

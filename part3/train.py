@@ -68,7 +68,7 @@ def train(args: argparse.Namespace) -> dict:
         model.train()
         args = continued(args, saved["flags"])
     check(args)
-    make_writable(log_dir, "--log_dir")
+    make_writable(*((run, "run to --resume") if saved else (log_dir, "--log_dir")))
     args.data_dir = str(beside(args.data_dir, DATA_DIR))
 
     import pytorch_lightning as pl
@@ -105,6 +105,8 @@ def train(args: argparse.Namespace) -> dict:
         raise InputError(f"--devices and --num_nodes ask for {num_devices} processes, but {trainer.world_size} run: "
                          "under SLURM, give --ntasks-per-node the number of --devices")  # fmt: skip
     module = GPTLightningModule(args, model, train_set, val_set)
+    if args.precision == "64-true":
+        module.double()  # Lightning does so later than it loads a checkpoint, which would be rounded
     if args.compile:
         module.model.compile()
     trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
@@ -180,7 +182,7 @@ def _num_devices(args: argparse.Namespace) -> int:
 
     there = torch.cuda.device_count() or os.cpu_count()
     if args.devices != "auto" and int(args.devices) > there:
-        raise InputError(f"--devices {args.devices} was given, but this machine has {there}: give at most so many")
+        raise InputError(f"--devices is {args.devices}, but this machine has {there}: give at most so many")
     devices = max(1, torch.cuda.device_count()) if args.devices == "auto" else int(args.devices)
     return devices * args.num_nodes
 
@@ -203,7 +205,7 @@ def make_trainer(
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
     from callbacks import GenerateCallback
-    from run_folder import BestAndLast, SeedEveryRound, StepBar, logger_place, wants_bar
+    from run_folder import BestAndLast, OneStepCheckpoints, SeedEveryRound, StepBar, logger_place, wants_bar
 
     place = {"save_dir": log_dir}
     if checkpoint is not None:
@@ -228,6 +230,7 @@ def make_trainer(
             use_distributed_sampler=False,
             gradient_clip_val=args.clip_grad_norm or None,
             logger=TensorBoardLogger(**place, default_hp_metric=False),
+            plugins=[OneStepCheckpoints()],
             callbacks=callbacks,
             enable_progress_bar=bar,
             enable_model_summary=False,
@@ -268,7 +271,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         train(args)
     except InputError as error:
-        if os.environ.get("LOCAL_RANK", "0") == "0":  # once, and not from each process
+        if os.environ.get("LOCAL_RANK", os.environ.get("SLURM_PROCID", "0")) == "0":  # once, and not from each process
             print(f"train.py: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -96,6 +96,8 @@ def main(argv: list[str] | None = None) -> int:
         flags = training_flags().parse_args([])
         images = next(iter(mnist_test(args.data_dir, batch_size=1000)))[0]
         loader = mnist(args.data_dir, flags.batch_size, num_workers=0, seed=0)
+        if args.steps > len(loader):
+            raise InputError(f"--steps must be at most {len(loader)}, the steps of an epoch, not {args.steps}")
         rows = []
         for lambda_, z_dim in SETTINGS:
             flags.lambda_, flags.z_dim = lambda_, z_dim

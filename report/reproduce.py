@@ -194,6 +194,7 @@ def collect(run: Path, name: str) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
+    args.data_dir = os.path.abspath(os.path.expanduser(args.data_dir))  # the runs have another working directory
     if unknown := [name for name in args.runs if name not in RUNS]:
         print(f"reproduce.py: error: no run {unknown[0]}: there are {', '.join(RUNS)}", file=sys.stderr)
         return 2

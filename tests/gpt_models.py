@@ -41,6 +41,7 @@ def chain_model(part3, tokens: list[int], vocab_size: int, block_size: int = 13)
 def new_gpt(part3, **settings):
     """A GPT as it is before training, with the default configuration but for the settings."""
     config = part3.gpt.GPT.get_default_config()
+    config.model_type = None  # which, in a solution, may be a type, that the sizes below would contradict
     for name, value in settings.items():
         setattr(config, name, value)
     return part3.gpt.GPT(config)

@@ -185,6 +185,16 @@ def test_the_same_seed_gives_the_same_numbers(part2, tmp_path):
     assert a != other
 
 
+def test_a_resumed_run_has_the_weights_of_an_uninterrupted_one_in_float64(part2, tmp_path):
+    """They are not rounded on their way from the checkpoint."""
+    part2.train.main(flags(tmp_path / "whole", precision="64-true"))
+    part2.train.main(flags(tmp_path / "parts", precision="64-true", epochs=1))
+    part2.train.main(flags(tmp_path / "parts", precision="64-true", resume="newest"))
+    whole, parts = (checkpoint_of(tmp_path / name / "version_0")["state_dict"] for name in ("whole", "parts"))
+    assert all(weight.dtype == torch.float64 for weight in parts.values())
+    assert_equal(whole, parts)
+
+
 @pytest.mark.parametrize(("how", "num_workers"), [("finished", 0), ("finished", 1), ("interrupted", 0)])
 def test_a_resumed_run_equals_an_uninterrupted_one(part2, tmp_path, monkeypatch, how, num_workers):
     main = part2.train.main

@@ -85,6 +85,20 @@ def test_dropout_acts_on_the_weights(part3):
     assert not torch.allclose(module.eval()(x), module.c_proj.bias.expand(2, 7, 15))
 
 
+def test_dropout_acts_on_the_weights_after_the_softmax(part3):
+    """Where all values are 1, a head's channels are all the sum of the weights that are left: equal, and not 1. Dropout
+    of scores would leave 1, and dropout of values or results would make channels differ."""
+    module = attention(part3, attn_pdrop=0.5).train()
+    with torch.no_grad():
+        module.c_attn.weight[30:].zero_()
+        module.c_attn.bias[30:].fill_(1.0)
+        module.c_proj.weight.copy_(torch.eye(15))
+        module.c_proj.bias.zero_()
+        heads = module(torch.randn(4, 11, 15)).view(4, 11, 3, 5)
+    torch.testing.assert_close(heads, heads[..., :1].expand_as(heads))
+    assert ((heads - 1).abs() > 0.01).float().mean() > 0.9
+
+
 # ---------------------------------------------------------------------------- the written-out and the fused way
 
 

@@ -7,6 +7,7 @@ from argparse import Namespace
 import pytest
 import torch
 import torch.nn.functional as F
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from gpt_models import small_gpt
 
@@ -78,6 +79,7 @@ def test_an_unknown_type_and_what_is_missing_are_named(part3):
         part3.gpt.GPT(config_of_type(part3, "gpt-nano", vocab_size=None))
 
 
+@pytest.mark.own
 def test_setting_up_a_model_prints_nothing_and_leaves_the_config_alone(part3, capsys):
     config = config_of_type(part3, "gpt-nano")
     before = copy.deepcopy(config)
@@ -105,6 +107,22 @@ def test_an_untrained_model_is_about_as_good_as_guessing(part3):
     idx = torch.randint(101, (7, 20))
     loss = F.cross_entropy(model(idx[:, :-1]).flatten(end_dim=1), idx[:, 1:].flatten())
     assert loss.item() == pytest.approx(math.log(101), abs=0.1)
+
+
+def test_logits_are_those_of_gpt2(part3):
+    """With the parameters of transformers' GPT-2, whose linear layers are stored transposed and whose last one is the
+    embedding of the tokens."""
+    theirs = GPT2LMHeadModel(GPT2Config(vocab_size=13, n_positions=11, n_embd=15, n_layer=2, n_head=3)).eval()
+    model = small_gpt(part3)
+    with torch.no_grad():
+        for name, parameter in theirs.named_parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.3)  # far away from where it begins, so that it counts
+            transposed = name.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight"))
+            module, _, kind = name.rpartition(".")
+            getattr(model.get_submodule(module), kind).copy_(parameter.T if transposed else parameter)
+        model.lm_head.weight.copy_(theirs.transformer.wte.weight)
+        idx = torch.randint(13, (3, 11))
+        torch.testing.assert_close(model(idx), theirs(idx).logits, atol=2e-5, rtol=1e-5)
 
 
 def test_the_activation_by_hand(part3):

@@ -5,6 +5,8 @@ import json
 import math
 import os
 import signal
+import tempfile
+import threading
 from argparse import Namespace
 from pathlib import Path
 
@@ -311,6 +313,17 @@ def test_gradients_are_clipped(part3, text_file, tmp_path):
     assert min(norms) > 0.1
 
 
+def test_a_resumed_run_has_the_weights_of_an_uninterrupted_one_in_float64(part3, text_file, tmp_path):
+    """They are not rounded on their way from the checkpoint."""
+    part3.train.train(flags(text_file, tmp_path / "whole", precision="64-true", max_steps=6))
+    part3.train.train(flags(text_file, tmp_path / "parts", precision="64-true", max_steps=3))
+    part3.train.train(flags(text_file, tmp_path / "parts", precision="64-true", max_steps=6, resume="newest"))
+    runs = (tmp_path / name / "lightning_logs" / "version_0" for name in ("whole", "parts"))
+    whole, parts = (checkpoint_of(run)["state_dict"] for run in runs)
+    assert all(weight.dtype == torch.float64 for weight in parts.values() if weight.is_floating_point())
+    assert_equal(whole, parts)
+
+
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
 def test_number_formats(part3, text_file, tmp_path, precision):
     results = part3.train.train(flags(text_file, tmp_path, precision=precision, max_steps=3))
@@ -352,6 +365,36 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_the_step(part3, text_file,
     assert all(weight.isfinite().all() for weight in checkpoint_of(run)["state_dict"].values())
     with pytest.raises(part3.lightning_module.NotFiniteError, match=r"at step 2: .*there is no checkpoint yet"):
         part3.train.train(flags(text_file, tmp_path / "b", learning_rate=1e30, max_steps=3))
+
+
+def test_nothing_is_sampled_from_weights_that_are_not_finite(part3, text_file, tmp_path, monkeypatch):
+    """Samples come at every step; the module by itself would look after step 3. The first step overshoots, or its
+    gradient is not finite: the loss of the second would not be."""
+    with pytest.raises(part3.lightning_module.NotFiniteError, match=r"the loss is not finite at step 2: "):
+        part3.train.train(flags(text_file, tmp_path, learning_rate=1e30, generate_every_n_steps=1))
+    original = part3.lightning_module.GPTLightningModule.configure_gradient_clipping
+
+    def spoil(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        self.model.lm_head.weight.grad[0, 0] = torch.nan
+
+    monkeypatch.setattr(part3.lightning_module.GPTLightningModule, "configure_gradient_clipping", spoil)
+    with pytest.raises(part3.lightning_module.NotFiniteError, match=r"the loss is not finite at step 2: "):
+        part3.train.train(flags(text_file, tmp_path / "b", generate_every_n_steps=1))
+
+
+def test_a_checkpoint_is_written_where_it_belongs(part3, text_file, tmp_path, monkeypatch):
+    """And not by way of the folder for temporary files, which may be on another disk or full. A failure leaves the old
+    one and nothing else."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    part3.train.train(flags(text_file, tmp_path, max_steps=3))
+    folder = tmp_path / "lightning_logs" / "version_0" / "checkpoints"
+    assert sorted(path.name for path in folder.iterdir()) == ["best.ckpt", "last.ckpt"]
+    before = (folder / "last.ckpt").read_bytes()
+    with pytest.raises(Exception, match="pickle"):
+        part3.run_folder.OneStepCheckpoints().save_checkpoint({"weights": threading.Lock()}, str(folder / "last.ckpt"))
+    assert sorted(path.name for path in folder.iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert (folder / "last.ckpt").read_bytes() == before
 
 
 # ------------------------------------------------------------------------------------------ the module by itself

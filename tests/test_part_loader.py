@@ -1,9 +1,11 @@
 """The suite's loader: parts in isolation, other people's solutions, and one readable line where a module is broken."""
 
 import sys
+from argparse import Namespace
 
 import pytest
 
+from gpt_models import new_gpt
 from part_loader import Part
 
 pytestmark = pytest.mark.own
@@ -110,3 +112,19 @@ def test_a_submission_that_is_not_there(pytester, repository, tmp_path):
     result = pytester.runpytest_subprocess("--submission", str(tmp_path / "nothing"), str(repository / "tests"))
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*no such folder*"])
+
+
+def test_a_small_gpt_is_made_where_the_default_config_names_a_type():
+    """As a solution may have it, which then refuses sizes beside the type."""
+
+    class GPT:
+        def __init__(self, config):
+            assert (config.model_type is None) != (config.n_layer is None)
+            self.config = config
+
+        @staticmethod
+        def get_default_config():
+            return Namespace(model_type="gpt", n_layer=None)
+
+    model = new_gpt(Namespace(gpt=Namespace(GPT=GPT)), n_layer=3)
+    assert model.config.n_layer == 3

@@ -31,9 +31,9 @@ with open("calls", "a") as file:
     print(*sys.argv[1:], file=file)
 (run / "checkpoints").mkdir(parents=True, exist_ok=True)
 (run / "checkpoints" / "last.ckpt").touch()
-if flags["data_dir"] == "fails":
+if Path(flags["data_dir"]).name == "fails":
     sys.exit(3)
-if flags["data_dir"] == "waits" and flags["z_dim"] == "3":
+if Path(flags["data_dir"]).name == "waits" and flags["z_dim"] == "3":
     try:
         print("waiting", flush=True)
         for _ in range(6000):
@@ -95,7 +95,7 @@ def analyses(root: Path) -> list[str]:
 def call(root: Path, name: str, data_dir: str, resumed: int | None = None) -> str:
     """What a call of the stand-in should have after `--data_dir`."""
     resume = "" if resumed is None else f" --resume {run_folder(root, name, resumed)}"
-    return f"{data_dir} --log_dir {root / 'part1' / 'VAE_logs' / name}{resume}"
+    return f"{os.path.abspath(data_dir)} --log_dir {root / 'part1' / 'VAE_logs' / name}{resume}"
 
 
 def test_finished_runs_are_collected_and_left_alone(reproduce, tmp_path, capfd):
@@ -108,7 +108,9 @@ def test_finished_runs_are_collected_and_left_alone(reproduce, tmp_path, capfd):
         "test_bpd": 0.5, "command": "python part1/train.py --z_dim 2 --data_dir DATA",
         "flags": {"z_dim": "2", "resume": None, "txt_file": None}, "finished": "2 version_0",
     }  # fmt: skip
-    assert analyses(tmp_path) == [f"--data_dir data --checkpoint {run_folder(tmp_path, name, 0)}" for name in "ab"]
+    assert analyses(tmp_path) == [
+        f"--data_dir {os.path.abspath('data')} --checkpoint {run_folder(tmp_path, name, 0)}" for name in "ab"
+    ]
     for name in "ab":
         likelihood = json.loads((tmp_path / "results" / name / "likelihood.json").read_text())
         assert likelihood == {"of": str(run_folder(tmp_path, name, 0))}

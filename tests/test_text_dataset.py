@@ -3,6 +3,7 @@
 import functools
 import http.server
 import threading
+from argparse import Namespace
 
 import pytest
 import torch
@@ -18,8 +19,13 @@ def text_file(tmp_path):
     return path
 
 
+def solution_config(text_file) -> Namespace:
+    """The flags that concern the data, which a solution may read."""
+    return Namespace(txt_file=str(text_file), block_size=7)
+
+
 def test_an_item_is_a_window_and_the_same_one_character_later(part3, text_file):
-    dataset = part3.dataset.TextDataset(None, str(text_file), block_size=7)
+    dataset = part3.dataset.TextDataset(solution_config(text_file), str(text_file), block_size=7)
     assert len(dataset) == len(TEXT) - 7
     assert dataset.vocab_size == len(set(TEXT))
     for i in (0, 5, len(dataset) - 1):
@@ -30,7 +36,7 @@ def test_an_item_is_a_window_and_the_same_one_character_later(part3, text_file):
 
 
 def test_characters_are_numbered_in_sorted_order(part3, text_file):
-    dataset = part3.dataset.TextDataset(None, str(text_file), block_size=7)
+    dataset = part3.dataset.TextDataset(solution_config(text_file), str(text_file), block_size=7)
     assert [dataset.string_to_index[character] for character in sorted(set(TEXT))] == list(range(len(set(TEXT))))
     assert all(dataset.index_to_string[i] == character for character, i in dataset.string_to_index.items())
 
@@ -169,12 +175,13 @@ def test_a_file_that_is_no_text(part3, tmp_path, content, message):
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves one content for every path."""
+    """Serves one content for every path, and breaks off before the last bytes where some are missing."""
 
-    def __init__(self, content: bytes | None):
+    def __init__(self, content: bytes | None, missing: int = 0):
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
                 self.send_response(200 if content is not None else 404)
+                self.send_header("Content-Length", str(len(content or b"") + missing))
                 self.end_headers()
                 self.wfile.write(content or b"")
 
@@ -221,4 +228,6 @@ def test_without_a_network_the_error_names_the_way_without_one(part3, tmp_path):
         part3.dataset.tiny_shakespeare(path, url)
     with pytest.raises(part3.inputs.InputError, match=r"Connection refused.*--txt_file pydoc"):
         part3.dataset.tiny_shakespeare(path, "http://127.0.0.1:9/")
+    with Server(b"First Citizen:", missing=5) as url, pytest.raises(part3.inputs.InputError, match="cannot be down"):
+        part3.dataset.tiny_shakespeare(path, url)
     assert not list(tmp_path.rglob("*.txt"))

@@ -265,6 +265,16 @@ def test_pictures_do_not_disturb_the_training(part1, finished):
     assert vae.training
 
 
+def test_a_resumed_run_has_the_weights_of_an_uninterrupted_one_in_float64(part1, tmp_path):
+    """They are not rounded on their way from the checkpoint."""
+    part1.train_pl.train_vae(flags(tmp_path / "whole", precision="64-true"))
+    part1.train_pl.train_vae(flags(tmp_path / "parts", precision="64-true", epochs=1))
+    part1.train_pl.train_vae(flags(tmp_path / "parts", precision="64-true", resume="newest"))
+    whole, parts = (checkpoint_of(run_of(tmp_path / name))["state_dict"] for name in ("whole", "parts"))
+    assert all(weight.dtype == torch.float64 for weight in parts.values())
+    assert_equal(whole, parts)
+
+
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
 def test_precisions(part1, tmp_path, precision):
     (result,) = part1.train_pl.train_vae(flags(tmp_path, precision=precision, importance_samples=1))

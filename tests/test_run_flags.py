@@ -1,0 +1,64 @@
+"""Flags of the three parts: what is repeated where an interrupted run goes on, and what it takes over."""
+
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.own
+
+
+@pytest.mark.parametrize("name", ["part1", "part2", "part3"])
+def test_an_interrupted_run_goes_on_with_the_flags_that_were_given(request, name):
+    """All but those that the run's identity fixes, so that a higher number of epochs is not lost."""
+    inputs = request.getfixturevalue(name).inputs
+    own = {"part1": ["--epochs", "160", "--no-compile"], "part2": ["--epochs", "160", "--no-cuda"],
+           "part3": ["--max_steps", "7", "--compile"]}[name]  # fmt: skip
+    args = inputs.parse(["--resume", "version_3", "--log_dir", "runs", "--seed", "4", "--num_workers", "2", *own])
+    again = inputs.parse(inputs.given_again(args))
+    assert again.given == args.given - {"resume", "log_dir", "seed"}
+    assert all(getattr(again, flag) == getattr(args, flag) for flag in again.given)
+
+
+@pytest.mark.parametrize("name", ["part1", "part3"])
+def test_a_compiled_run_is_continued_compiled(request, name):
+    """Unless it is said otherwise; an interpreted run has other last bits."""
+    inputs = request.getfixturevalue(name).inputs
+    flags = vars(inputs.parse(["--compile"]))
+    assert inputs.continued(inputs.parse([]), flags).compile
+    assert not inputs.continued(inputs.parse(["--no-compile"]), flags).compile
+
+
+def test_a_path_to_pretrained_weights_is_kept_as_text(part3):
+    """Checkpoints hold nothing that would have to be trusted, and so no path."""
+    assert part3.inputs.completed(Namespace(use_pretrained=Path("model"))).use_pretrained == "model"
+    assert part3.inputs.completed(Namespace(use_pretrained=None)).use_pretrained is None
+    assert part3.inputs.completed(Namespace(use_pretrained=True)).use_pretrained == "hub"
+
+
+@pytest.mark.parametrize(("name", "function"), [("part1", "train_pl.train_vae"), ("part2", "train.main"),
+                                                ("part3", "train.train")])  # fmt: skip
+def test_where_a_resumed_run_is_written(request, name, function, tmp_path, monkeypatch):
+    """Its own folder is checked, and not that of new runs."""
+    part = request.getfixturevalue(name)
+    module, _, function = function.partition(".")
+    module = getattr(part, module)
+    text = tmp_path / "text.txt"
+    text.write_text("".join(f"{i} times {i} is {i * i}.\n" for i in range(50)))
+    small = {
+        "part1": {"dataset": "digits", "batch_size": 1350, "num_filters": 4, "z_dim": 2, "epochs": 1},
+        "part2": {"dataset": "digits", "batch_size": 1347, "z_dim": 2, "epochs": 1},
+        "part3": {"txt_file": str(text), "model_type": "gpt-nano", "block_size": 13, "train_batch_size": 5,
+                  "max_steps": 1, "generate_batch_size": 1},
+    }[name]  # fmt: skip
+    getattr(module, function)(Namespace(**small, log_dir=str(tmp_path / "old")))
+    (run,) = (path.parent for path in (tmp_path / "old").rglob("checkpoints"))
+    longer = {"max_steps": 2} if name == "part3" else {"epochs": 2}
+
+    def refuse(folder: Path, flag: str) -> None:
+        raise part.inputs.InputError(f"{folder.resolve()}: {flag}")
+
+    monkeypatch.setattr(module, "make_writable", refuse)
+    with pytest.raises(part.inputs.InputError) as error:
+        getattr(module, function)(Namespace(**{**small, **longer}, log_dir=str(tmp_path / "new"), resume=str(run)))
+    assert str(error.value) == f"{run.resolve()}: run to --resume"
