@@ -64,7 +64,7 @@ def test_values_that_cannot_be_parsed(fails, argv):
 
 
 def test_more_devices_than_there_are(fails, tmp_path):
-    assert "--devices 9999" in fails(*SMALL, "--devices", "9999", "--log_dir", str(tmp_path))
+    assert "--devices is 9999" in fails(*SMALL, "--devices", "9999", "--log_dir", str(tmp_path))
 
 
 def test_a_strategy_that_does_not_exist(fails, tmp_path):
