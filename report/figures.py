@@ -135,50 +135,54 @@ def gap() -> Figure | None:
 
 
 def code_clouds() -> Figure | None:
-    """Codes of test images in the plane over the prior, on equal scales for all autoencoders; where some are far away,
-    those around the prior once more below. A digit's number stands at the median of its codes, once in each column."""
-    titles = {"ae_z2": r"autoencoder, $\lambda = 1$", "aae_z2": r"adversarial autoencoder, $\lambda = 0.995$"}
+    """Codes of test images in the plane over the prior, on the prior's scale; where many lie far outside, a panel with
+    all of them goes before."""
+    titles = {"ae_z2": "autoencoder", "aae_z2": "adversarial autoencoder"}
     runs = {run: found for run in titles if (found := results_of(run, "codes.csv"))}
     if not runs:
         return None
-    limit = 1.05 * max(3, *(abs(row[name]) for rows in runs.values() for row in rows for name in ("z_1", "z_2")))
-    limits = (limit,) if limit < 2 * NEAR else (limit, NEAR)
-    figure = Figure(figsize=((0.6, 1)[len(runs) > 1] * WIDTH, 0.4 + 3.1 * len(limits)), layout="constrained")
-    panels = figure.subplots(len(limits), len(runs), squeeze=False)
-    for column, (run, rows) in enumerate(runs.items()):
-        for axes, limit in zip(panels[:, column], limits, strict=True):
-            draw_codes(axes, [row for row in rows if max(abs(row["z_1"]), abs(row["z_2"])) <= limit])
-            axes.set(aspect="equal", xlim=(-limit, limit), ylim=(limit, -limit))
-        name_digits(panels[:, column], rows, limits)
-        panels[0, column].set_title(titles[run])
-        panels[-1, column].set_xlabel("$z_1$")
-    for axes in panels[:, 0]:
-        axes.set_ylabel("$z_2$")
+    panels = []  # run, title, limit
+    for run, rows in runs.items():
+        reach = sorted(max(abs(row["z_1"]), abs(row["z_2"])) for row in rows)
+        if reach[int(0.95 * len(reach))] > NEAR:
+            panels.append((run, f"{titles[run]}, all codes", 1.05 * reach[-1]))
+        panels.append((run, titles[run], NEAR))
+    figure = Figure(figsize=(WIDTH, 0.8 + WIDTH / max(3, len(panels))), layout="constrained")
+    widths = [1 if limit == NEAR else 0.8 for _, _, limit in panels]
+    grid = figure.subplots(1, len(panels), squeeze=False, width_ratios=widths)[0]
+    for axes, (run, title, limit) in zip(grid, panels, strict=True):
+        draw_codes(axes, runs[run], limit)
+        name_digits(axes, runs[run], limit)
+        axes.set(aspect="equal", xlim=(-limit, limit), ylim=(limit, -limit), title=title, xlabel="$z_1$")
+    figure.axes[0].set_ylabel("$z_2$")
     marks = [Line2D([], [], linestyle="", marker="o", markersize=5, color=colour) for colour in DIGIT_COLOURS]
     figure.legend(marks, [str(digit) for digit in range(10)], title="digit", ncols=10, loc="outside lower center",
                   handletextpad=0.1, columnspacing=1)  # fmt: skip
     return figure
 
 
-def draw_codes(axes, rows: list[dict]) -> None:
-    """Codes coloured by digit, and the prior's contours."""
+def draw_codes(axes, rows: list[dict], limit: float) -> None:
+    """Codes within a square of half this side, coloured by digit, and the prior's contours."""
     for digit, colour in enumerate(DIGIT_COLOURS):
         points = [(row["z_1"], row["z_2"]) for row in rows if row["label"] == digit]
+        points = [point for point in points if max(map(abs, point)) <= limit]
         if points:
-            axes.scatter(*zip(*points, strict=True), s=4, color=colour, linewidths=0, rasterized=True)
+            axes.scatter(*zip(*points, strict=True), s=3, color=colour, linewidths=0, rasterized=True)
     for radius in (1, 2, 3):
         axes.add_patch(Circle((0, 0), radius, fill=False, color="black", linewidth=0.8, linestyle="--"))
 
 
-def name_digits(panels, rows: list[dict], limits: tuple[float, ...]) -> None:
-    """Each digit's number at the median of its codes, in the last of the panels that reaches as far."""
+def name_digits(axes, rows: list[dict], limit: float) -> None:
+    """Each digit's number at the median of its codes, unless that is outside or another number stands there."""
     outline = [patheffects.withStroke(linewidth=2.5, foreground="white")]
+    placed = []
     for digit in range(10):
         points = [[row[name] for row in rows if row["label"] == digit] for name in ("z_1", "z_2")]
         if points[0]:
             centre = tuple(statistics.median(values) for values in points)
-            axes = [axes for axes, limit in zip(panels, limits, strict=True) if max(map(abs, centre)) <= limit][-1]
-            axes.annotate(str(digit), centre, ha="center", va="center", weight="bold", path_effects=outline)
+            if max(map(abs, centre)) < 0.95 * limit and all(math.dist(centre, p) > 0.13 * limit for p in placed):
+                axes.annotate(str(digit), centre, ha="center", va="center", weight="bold", path_effects=outline)
+                placed.append(centre)
 
 
 def aae_losses() -> Figure | None:
@@ -246,6 +250,26 @@ def distances() -> Figure | None:
     return figure
 
 
+def gpt_curves() -> Figure | None:
+    """Loss and accuracy of the language models against the training step."""
+    texts = {"gpt_shakespeare": ("Shakespeare", BLUE), "gpt_grimm": ("Grimm", ORANGE)}
+    runs = {run: rows for run in texts if (rows := results_of(run, "metrics.csv"))}
+    if not runs:
+        return None
+    figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
+    panels = {"loss [nats per character]": "loss", "accuracy": "acc"}
+    for axes, (label, name) in zip(figure.subplots(1, 2), panels.items(), strict=True):
+        for run, rows in runs.items():
+            text, colour = texts[run]
+            for source, title, style in (("train", "training", ":"), ("val", "validation", "-")):
+                axes.plot([row["step"] for row in rows], [row[f"{source}_{name}"] for row in rows], linestyle=style,
+                          color=colour, linewidth=1.2, label=f"{text}, {title}")  # fmt: skip
+        axes.set(xlabel="step", ylabel=label)
+        axes.grid(alpha=0.3)
+    figure.legend(*axes.get_legend_handles_labels(), ncols=4, loc="outside lower center")
+    return figure
+
+
 def attention(run: str) -> Figure | None:
     """Weights of three heads, rows the positions that look, columns those that are looked at."""
     found = (results_of(run, "language.json") or {}).get("attention")
@@ -278,7 +302,7 @@ def main() -> int:
     folder = REPORT / "figures"
     folder.mkdir(exist_ok=True)
     drawings = {draw.__name__: draw for draw in
-                (attention_cost, likelihood, bpd, gap, code_clouds, aae_losses, distances)}  # fmt: skip
+                (attention_cost, likelihood, bpd, gap, code_clouds, aae_losses, distances, gpt_curves)}  # fmt: skip
     for run in ("gpt_shakespeare", "gpt_grimm"):
         drawings[f"attention_{run}"] = lambda run=run: attention(run)
     with matplotlib.rc_context(STYLE):

@@ -60,6 +60,7 @@ def test_codes_far_from_the_draws(codes):
     assert found["draw_to_code"] == pytest.approx(20, abs=0.3)
     assert found["code_to_code"] < 0.01 < found["draw_to_draw"]
     assert found["std"] == pytest.approx([0.01, 0.01], rel=0.2)
+    assert found["codes_beside_codes_of_normal"] == pytest.approx(0.5, abs=0.08)
 
 
 def test_codes_on_a_line_among_draws_from_the_plane(codes):
@@ -68,8 +69,17 @@ def test_codes_on_a_line_among_draws_from_the_plane(codes):
     found = codes.compare(line, torch.randn(3000, 2))
     assert found["codes_beside_codes"] > 0.9
     assert found["draws_beside_draws"] > 0.8
+    assert found["codes_beside_codes_of_normal"] == pytest.approx(0.5, abs=0.04)  # with its own covariance it is normal
     assert found["dimension_of_codes"] == pytest.approx(1, rel=0.1)
     assert found["dimension_of_draws"] == pytest.approx(2, rel=0.1)
+
+
+def test_codes_that_are_not_normal(codes):
+    """A circle has the mean and the covariance of the prior, but next to none of its draws."""
+    angles = 2 * math.pi * torch.rand(2000)
+    found = codes.compare(math.sqrt(2) * torch.stack([angles.cos(), angles.sin()], dim=1), torch.randn(2000, 2))
+    assert found["codes_beside_codes"] > 0.8
+    assert found["codes_beside_codes_of_normal"] > 0.8
 
 
 def test_the_table(codes):

@@ -16,9 +16,9 @@ from part_loader import load_script
 pytestmark = pytest.mark.own
 
 GAPS = [{"log_px": -300.0, "elbo": -303.5, "gap": 3.5}, {"log_px": -150.0, "elbo": -150.25, "gap": 0.25}]
-CODES = {"images": 60, "seed": 0, "codes_beside_codes": 0.75, "draws_beside_draws": 0.5, "draw_to_code": 0.2,
-         "draw_to_draw": 0.1, "code_to_code": 0.1, "dimension_of_codes": 1.5, "dimension_of_draws": 2.0,
-         "dimension_of_images": 12.0}  # fmt: skip
+CODES = {"z_dim": 2, "images": 60, "seed": 0, "codes_beside_codes": 0.75, "codes_beside_codes_of_normal": 0.5,
+         "draws_beside_draws": 0.5, "draw_to_code": 0.2, "draw_to_draw": 0.1, "code_to_code": 0.1,
+         "dimension_of_codes": 1.5, "dimension_of_draws": 2.0, "dimension_of_images": 12.0}  # fmt: skip
 LANGUAGE = {
     "prompt": "a b", "step": 3, "seed": 0,
     "attention": {
@@ -78,18 +78,18 @@ def found_in(report: Path, selector: str) -> list:
 def test_figures_and_text_appear_with_their_runs(copied, capsys):
     """And what has no results any more goes again."""
     assert copied.main() == 0
-    drawn = ["attention_cost", "likelihood", "bpd", "aae_losses", "distances"]
+    drawn = ["attention_cost", "likelihood", "bpd", "aae_losses", "distances", "gpt_curves"]
     assert capsys.readouterr().out.split() == [str(copied.REPORT / "figures" / f"{name}.svg") for name in drawn]
     figures, pending = (len(found_in(copied.REPORT, what)) for what in ("figure", "<pending>"))
 
     add_all_runs(copied.REPORT)
     assert copied.main() == 0
-    drawn = ["attention_cost", "likelihood", "bpd", "gap", "code_clouds", "aae_losses", "distances",
+    drawn = ["attention_cost", "likelihood", "bpd", "gap", "code_clouds", "aae_losses", "distances", "gpt_curves",
              "attention_gpt_shakespeare", "attention_gpt_grimm"]  # fmt: skip
     assert capsys.readouterr().out.split() == [str(copied.REPORT / "figures" / f"{name}.svg") for name in drawn]
-    # Gap, manifold, 2.4's reconstructions, three for 2.6, samples and table of 2.7, and for the texts two heat maps,
-    # two continuations and Grimm's curves.
-    assert len(found_in(copied.REPORT, "figure")) == figures + 13
+    # Gap, manifold, 2.4's reconstructions, three for 2.6, samples and table of 2.7, and for the texts two heat maps
+    # and two continuations.
+    assert len(found_in(copied.REPORT, "figure")) == figures + 12
     left = [str(block) for block in found_in(copied.REPORT, "<pending>")]
     assert len(left) < pending and all("descri" in block or "what is seen" in block for block in left)
     captions = str([figure["caption"] for figure in found_in(copied.REPORT, "figure")])
@@ -127,27 +127,38 @@ def test_panels_that_are_compared_have_equal_scales(copied):
     panels = copied.code_clouds().axes
     for axes in panels:
         low, high = axes.get_xlim()
-        assert -low == high >= 7 and sorted(axes.get_ylim()) == [low, high] and axes.get_aspect() == 1
+        assert -low == high and sorted(axes.get_ylim()) == [low, high] and axes.get_aspect() == 1
         assert [patch.radius for patch in axes.patches] == [1, 2, 3]
-        assert len(axes.collections) == 10
-    points = panels[0].collections[3].get_offsets()
-    assert points.tolist() == [[pytest.approx(7 * math.cos(3), abs=1e-3), pytest.approx(7 * math.sin(3), abs=1e-3)]]
+    assert {axes.get_xlim() for axes in panels[1:]} == {(-4, 4)} and len(panels) == 3
 
 
 def test_codes_far_from_the_prior_are_shown_once_more_around_it(copied):
-    """Ten digits on a ring of radius 70, of which the last is moved to the centre."""
+    """Ten digits on a ring of radius 70, of which the last is moved to the centre; the others lie around the prior."""
     add_all_runs(copied.REPORT)
     path = copied.REPORT / "results" / "ae_z2" / "codes.csv"
     rows = [f"{70 * math.cos(digit)},{70 * math.sin(digit)},{digit}" for digit in range(9)]
     path.write_text("\n".join(["z_1,z_2,label", *rows, "1.5,0.5,9"]) + "\n")
-    above, below = (copied.code_clouds().axes[start : start + 2] for start in (0, 2))
-    assert above[0].get_xlim() == above[1].get_xlim() and above[0].get_xlim()[1] >= 70 * math.cos(0)
-    assert {axes.get_xlim() for axes in below} == {(-4, 4)} and {axes.get_ylim() for axes in below} == {(4, -4)}
-    assert [len(axes.collections) for axes in above] == [10, 10] and len(below[1].collections) == 10
-    (points,) = below[0].collections
-    assert points.get_offsets().tolist() == [[1.5, 0.5]]
-    names = [[text.get_text() for text in axes.texts] for axes in (above[0], below[0], above[1], below[1])]
-    assert names == [list("012345678"), ["9"], [], list("0123456789")], "each digit once in each column"
+    panels = copied.code_clouds().axes
+    assert [axes.get_title() for axes in panels] == ["autoencoder, all codes", "autoencoder", "adversarial autoencoder"]
+    assert panels[0].get_xlim()[1] >= 70 * math.cos(0)
+    assert {axes.get_xlim() for axes in panels[1:]} == {(-4, 4)}
+    assert {axes.get_ylim() for axes in panels[1:]} == {(4, -4)}
+    assert [len(axes.collections) for axes in panels] == [10, 1, 10]
+    points = panels[0].collections[3].get_offsets()
+    assert points.tolist() == [[pytest.approx(70 * math.cos(3)), pytest.approx(70 * math.sin(3))]]
+    assert panels[1].collections[0].get_offsets().tolist() == [[1.5, 0.5]]
+    names = [[text.get_text() for text in axes.texts] for axes in panels]
+    assert names[1:] == [["9"], list("012345")], "on a ring of radius 1, 6 to 9 rad lie close to 0 to 3"
+    assert names[0] == list("123456789"), "where there is room: the first is at the edge"
+
+
+def test_numbers_of_digits_do_not_cover_each_other(copied):
+    """The last four digits have nearly the place of the first."""
+    add_all_runs(copied.REPORT)
+    path = copied.REPORT / "results" / "aae_z2" / "codes.csv"
+    places = [(digit - 2, 0) for digit in range(6)] + [(-1.9, 0.1 * digit) for digit in range(4)]
+    path.write_text("\n".join(["z_1,z_2,label", *(f"{x},{y},{digit}" for digit, (x, y) in enumerate(places)), ""]))
+    assert [text.get_text() for text in copied.code_clouds().axes[-1].texts] == list("012345")
 
 
 def test_bits_per_dimension_are_those_of_the_run(copied):
