@@ -43,6 +43,8 @@ def check(args: argparse.Namespace) -> None:
     """Raises InputError for the first flag whose value makes no sense."""
     if args.num_samples < 1:
         raise InputError(f"--num_samples must be at least 1, not {args.num_samples}")
+    if not 0 <= args.seed < 2**32:
+        raise InputError(f"--seed must be at least 0 and below 2**32, not {args.seed}")
     if args.steps < 2:
         raise InputError(f"--steps must be at least 2, the two ends, not {args.steps}")
     if not all(0 <= digit <= 9 for digit in args.digits):
@@ -123,6 +125,8 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         print(f"generate.py: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

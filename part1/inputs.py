@@ -11,10 +11,11 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 DATA_DIR = "../data/"
 LOG_DIR = "VAE_logs"
+DATASETS = ("mnist", "digits")
 # "16-true" is left out: Adam's eps, and the squares of gradients that it keeps, are too small for float16.
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true")
-# Lightning's strategies whose processes cannot hand the trained model back to the one that started them.
-ONE_WAY_STRATEGIES = ("spawn", "fork", "notebook")
+ACCELERATORS = ("auto", "gpu", "cpu")
+STRATEGIES = ("auto", "ddp")
 # What makes a run the run it is: to continue it with another value would make a run that nothing else can repeat.
 IDENTITY = ("z_dim", "num_filters", "lr", "ema", "batch_size", "seed", "dataset")
 
@@ -75,7 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
                           help="after training, bound the test likelihood with K samples; 0: do not")  # fmt: skip
 
     data = parser.add_argument_group("data and logs")
-    data.add_argument("--dataset", choices=("mnist", "digits"), default="mnist",
+    data.add_argument("--dataset", choices=DATASETS, default="mnist",
                       help="digits: 1,797 small digits inside scikit-learn, which need no network")  # fmt: skip
     data.add_argument("--data_dir", default=DATA_DIR, help="folder with MNIST/raw; MNIST is downloaded if it is absent")
     data.add_argument("--num_workers", type=int, default=0,
@@ -84,9 +85,12 @@ def build_parser() -> argparse.ArgumentParser:
     data.add_argument("--progress_bar", action="store_true", help="show a bar even where the output is no terminal")
 
     machine = parser.add_argument_group("machine")
+    machine.add_argument("--accelerator", choices=ACCELERATORS, default="auto",
+                         help="auto: a GPU where there is one")  # fmt: skip
     machine.add_argument("--devices", default="1", help="how many GPUs (or CPU processes): a number or 'auto'")
     machine.add_argument("--num_nodes", type=int, default=1, help="how many machines")
-    machine.add_argument("--strategy", default="auto", help="Lightning's strategy, such as ddp")
+    machine.add_argument("--strategy", choices=STRATEGIES, default="auto",
+                         help="auto: one process, and ddp for several devices")  # fmt: skip
     machine.add_argument("--precision", choices=PRECISIONS, default="32-true", help="number format of the training")
     machine.add_argument(
         "--compile", action=argparse.BooleanOptionalAction, default=False, help="compile the model with torch.compile"
@@ -132,7 +136,8 @@ def continued(args: argparse.Namespace, flags: dict) -> argparse.Namespace:
                 "leave the flag out, or start a new run without --resume"
             )
         values[name] = flags[name]
-    for name in ("epochs", "precision", "importance_samples", "devices", "num_nodes", "strategy", "compile"):
+    for name in ("epochs", "precision", "importance_samples", "accelerator", "devices", "num_nodes", "strategy",
+                 "compile"):  # fmt: skip
         if name not in args.given:
             values[name] = flags[name]
     if "data_dir" not in args.given and Path(flags["data_dir"]).is_dir():
@@ -169,11 +174,7 @@ def check(args: argparse.Namespace) -> None:
         raise InputError(f"--ema must be a number of at least 0 and below 1, not {args.ema}")
     if str(args.devices) != "auto" and (not str(args.devices).isdecimal() or int(args.devices) < 1):
         raise InputError(f"--devices must be 'auto' or a whole number of at least 1, not {args.devices}")
-    if args.dataset not in ("mnist", "digits"):
-        raise InputError(f"--dataset must be mnist or digits, not {args.dataset}")
-    if args.precision not in PRECISIONS:
-        raise InputError(f"--precision must be one of {', '.join(PRECISIONS)}, not {args.precision}")
-    if any(word in args.strategy for word in ONE_WAY_STRATEGIES):
-        raise InputError(
-            f"--strategy {args.strategy} starts processes that cannot hand the trained model back: give --strategy ddp"
-        )
+    for name, choices in (("dataset", DATASETS), ("precision", PRECISIONS), ("accelerator", ACCELERATORS),
+                          ("strategy", STRATEGIES)):  # fmt: skip
+        if (value := getattr(args, name)) not in choices:
+            raise InputError(f"--{name} must be one of {', '.join(choices)}, not {value}")

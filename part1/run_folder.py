@@ -9,8 +9,8 @@ import os
 import platform
 import shlex
 import statistics
+import subprocess
 import sys
-import tempfile
 import time
 import warnings
 from datetime import UTC, datetime, timedelta
@@ -111,7 +111,8 @@ class RunRecord(pl.Callback):
         trainer.logger.experiment.add_custom_scalars(
             {"bits per dimension": {"training and validation": ["Multiline", ["train_bpd", "val_bpd"]]}}
         )
-        log.info("%s parameters; run folder: %s", f"{sum(p.numel() for p in pl_module.parameters()):,}", folder)
+        log.info("%s parameters; on %s; run folder: %s", f"{sum(p.numel() for p in pl_module.parameters()):,}",
+                 devices_of(trainer), folder)  # fmt: skip
 
     def on_train_epoch_start(self, trainer, pl_module) -> None:
         self._start = time.perf_counter()
@@ -166,15 +167,14 @@ class EpochBar(TQDMProgressBar):
 
 def write_whole(path: Path, write, mode: str = "w") -> None:
     """Replace a file in one step, so that an interruption leaves the old or the new one and never a half."""
-    text = {} if "b" in mode else {"newline": ""}
-    with tempfile.NamedTemporaryFile(mode, dir=path.parent, prefix=f".{path.name}.", delete=False, **text) as file:
-        try:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, mode, newline=None if "b" in mode else "") as file:
             write(file)
-        except BaseException:
-            os.unlink(file.name)
-            raise
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_summary(folder: Path, args, trainer: pl.Trainer, record: RunRecord, best_epoch: int, results: dict) -> None:
@@ -210,6 +210,12 @@ def device_name(device: torch.device) -> str:
         ]
         name = names[0] if names else name
     return f"{name} ({device.type}, {torch.get_num_threads()} threads)"
+
+
+def devices_of(trainer: pl.Trainer) -> str:
+    """What a training runs on, in words."""
+    count = trainer.num_devices * trainer.num_nodes
+    return ("" if count == 1 else f"{count} x ") + device_name(trainer.strategy.root_device)
 
 
 def find_checkpoint(run: str, log_dir: Path, which: str) -> Path:
@@ -273,9 +279,14 @@ def how_to_go_on(run: Path, log_dir: Path, args: argparse.Namespace) -> str:
     if not last.is_file():
         return "interrupted in the first epoch: there is no checkpoint yet, so start again"
     epoch = read_checkpoint(last)["epoch"] + 1
-    script = os.path.relpath(HERE / "train.py")
-    command = ["python", script, "--resume", str(run.resolve()), "--log_dir", str(log_dir), *given_again(args)]
-    return f"interrupted, epoch {epoch} is saved: continue with {shlex.join(command)}"
+    command = [sys.executable, str(HERE / "train.py"), "--resume", str(run.resolve()), "--log_dir", str(log_dir),
+               *given_again(args)]  # fmt: skip
+    return f"interrupted, epoch {epoch} is saved: continue with {command_line(command)}"
+
+
+def command_line(words: list[str]) -> str:
+    """The words as this system's shell takes them."""
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
 def logger_place(checkpoint: Path) -> dict:

@@ -238,8 +238,10 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
         _, saved = load_vae(checkpoint)
         run = run_folder.run_of(checkpoint, "--resume")
         args = continued(args, saved["flags"])
-        if saved["epoch"] + 1 > args.epochs:
-            raise InputError(f"the run already has {saved['epoch'] + 1} epochs: raise --epochs to continue it")
+        done = saved["epoch"] + 1
+        complete = (run / "summary.json").exists() and "importance_samples" not in args.given
+        if done > args.epochs or (done == args.epochs and complete):
+            raise InputError(f"the run already has {done} epochs: raise --epochs to continue it")
     check(args)
     make_writable(*((run, "run to --resume") if run else (log_dir, "--log_dir")))
     args.data_dir = str(beside(args.data_dir, DATA_DIR))
@@ -247,6 +249,7 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
         train_loader, val_loader, test_loader = load_data(args)
     except NoDataError as error:
         raise NoDataError(f"{error}, or train on the built-in digits with --dataset digits") from error
+    # Lightning does this later than loaders with workers ask for the first order.
     train_loader.sampler.set_epoch(saved["epoch"] + 1 if checkpoint else 0)
 
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
@@ -295,7 +298,7 @@ def make_trainer(args: argparse.Namespace, log_dir: Path, checkpoint: Path | Non
     logger = TensorBoardLogger(**place, default_hp_metric=False)
     record = run_folder.RunRecord(args)
     callbacks = [
-        *([EMAWeightAveraging(decay=args.ema)] if args.ema else []),
+        *([EMAWeightAveraging(decay=args.ema, device=average_device(args.accelerator))] if args.ema else []),
         run_folder.SeedEveryEpoch(args.seed),
         GenerateCallback(save_to_disk=True),
         record,
@@ -304,12 +307,12 @@ def make_trainer(args: argparse.Namespace, log_dir: Path, checkpoint: Path | Non
     bar = run_folder.wants_bar(args.progress_bar)
     if bar:
         callbacks.append(run_folder.EpochBar(record))
-    there = torch.cuda.device_count() or os.cpu_count()
+    there = (0 if args.accelerator == "cpu" else torch.cuda.device_count()) or os.cpu_count()
     if args.devices != "auto" and int(args.devices) > there:
         raise InputError(f"--devices is {args.devices}, but this machine has {there}: give at most so many")
     try:
         trainer = pl.Trainer(
-            accelerator="auto",
+            accelerator=args.accelerator,
             devices=args.devices if args.devices == "auto" else int(args.devices),
             num_nodes=args.num_nodes,
             strategy=args.strategy,
@@ -324,8 +327,18 @@ def make_trainer(args: argparse.Namespace, log_dir: Path, checkpoint: Path | Non
         )
     except (MisconfigurationException, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise InputError(f"--devices, --num_nodes, --strategy or --precision cannot be used here: {reason}") from error
+        raise InputError(
+            f"--accelerator, --devices, --num_nodes, --strategy or --precision cannot be used here: {reason}"
+        ) from error
+    if args.precision == "64-true" and trainer.strategy.root_device.type == "mps":
+        raise InputError("--precision 64-true needs float64, which Apple's GPUs do not have: give --accelerator cpu")
     return trainer, record
+
+
+def average_device(accelerator: str) -> str | None:
+    """Where the moving average of the weights is kept: on the GPU, to which the model has not been moved yet when
+    Lightning copies it."""
+    return "cuda" if accelerator != "cpu" and torch.cuda.is_available() else None
 
 
 def finish(args, trainer, record, best: VAE, best_epoch: int, test_loader, test_result: dict[str, float]) -> None:

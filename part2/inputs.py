@@ -125,6 +125,7 @@ def continued(args: argparse.Namespace, flags: dict) -> argparse.Namespace:
         InputError: a flag that makes the run what it is was given with another value.
     """
     values = vars(args).copy()
+    flags = {**vars(build_parser().parse_args([])), **flags}  # a flag that is newer than the run
     for name in IDENTITY:
         if name in args.given and values[name] != flags[name]:
             raise InputError(

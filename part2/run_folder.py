@@ -8,8 +8,8 @@ import os
 import platform
 import shlex
 import statistics
+import subprocess
 import sys
-import tempfile
 from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from pathlib import Path
@@ -45,17 +45,14 @@ def flags_of(args: argparse.Namespace) -> dict:
 
 def write_whole(path: Path, write, mode: str = "w") -> None:
     """Replace a file in one step, so that an interruption leaves the old or the new one and never a half."""
-    newline = None if "b" in mode else ""
-    with tempfile.NamedTemporaryFile(
-        mode, dir=path.parent, prefix=f".{path.name}.", delete=False, newline=newline
-    ) as file:
-        try:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, mode, newline=None if "b" in mode else "") as file:
             write(file)
-        except BaseException:
-            os.unlink(file.name)
-            raise
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, content: dict) -> None:
@@ -191,9 +188,14 @@ def how_to_go_on(run: Path, log_dir: Path, args: argparse.Namespace) -> str:
     if not (run / CHECKPOINT).is_file():
         return "interrupted in the first epoch: there is no checkpoint yet, so start again"
     epoch = read_checkpoint(run / CHECKPOINT)["epoch"]
-    script = os.path.relpath(HERE / "train.py")
-    command = ["python", script, "--resume", str(run.resolve()), "--log_dir", str(log_dir), *given_again(args)]
-    return f"interrupted, epoch {epoch} is saved: continue with {shlex.join(command)}"
+    command = [sys.executable, str(HERE / "train.py"), "--resume", str(run.resolve()), "--log_dir", str(log_dir),
+               *given_again(args)]  # fmt: skip
+    return f"interrupted, epoch {epoch} is saved: continue with {command_line(command)}"
+
+
+def command_line(words: list[str]) -> str:
+    """The words as this system's shell takes them."""
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
 def wants_bar(asked: bool) -> bool:

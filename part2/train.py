@@ -228,7 +228,8 @@ def main(args: argparse.Namespace) -> dict:
         _, saved = run_folder.load_aae(path)
         folder = run_folder.run_of(path, "--resume")
         args = continued(args, saved["flags"])
-        if saved["epoch"] > args.epochs:
+        complete = (folder / "summary.json").exists()
+        if saved["epoch"] > args.epochs or (saved["epoch"] == args.epochs and complete):
             raise InputError(f"the run already has {saved['epoch']} epochs: raise --epochs to continue it")
     check(args)
     make_writable(*((folder, "run to --resume") if folder else (log_dir, "--log_dir")))
@@ -238,11 +239,14 @@ def main(args: argparse.Namespace) -> dict:
     from mnist import load_data
     from training_run import TrainingRun
 
-    try:
-        with fabric.rank_zero_first():  # which downloads what the others then find
+    missing = None
+    with fabric.rank_zero_first():  # which downloads what the others then find; no error leaves it, or they would wait
+        try:
             loaders = load_data(args)
-    except NoDataError as error:
-        raise NoDataError(f"{error}, or train on the built-in digits with --dataset digits") from error
+        except NoDataError as error:
+            missing = error
+    if missing:
+        raise NoDataError(f"{missing}, or train on the built-in digits with --dataset digits") from missing
     if fabric.is_global_zero:
         folder = folder or run_folder.new_run(log_dir)
     folder = fabric.broadcast(folder)
@@ -291,6 +295,7 @@ def start_fabric(args: argparse.Namespace) -> Fabric:
     """
     import torch
     from lightning_fabric import Fabric
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
 
     for name in ("lightning_fabric", "lightning.fabric", "lightning_utilities"):  # its notes on hardware not there
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -307,9 +312,11 @@ def start_fabric(args: argparse.Namespace) -> Fabric:
             strategy=resolve_strategy(args, num_gpus),
             precision=args.precision,
         )
-    except (RuntimeError, ValueError) as error:
+    except (MisconfigurationException, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"--devices, --num_nodes, --strategy or --precision cannot be used here: {reason}") from error
+    if args.precision == "64-true" and fabric.device.type == "mps":
+        raise InputError("--precision 64-true needs float64, which Apple's GPUs do not have: give --no-cuda")
     fabric.launch()
     return fabric
 

@@ -95,7 +95,9 @@ class TrainingRun:
         if fabric.is_global_zero:
             (folder / "summary.json").unlink(missing_ok=True)  # of a complete run that is continued
             run_folder.write_json(folder / "hparams.json", run_folder.flags_of(args))
-            log.info("%s parameters; run folder: %s", f"{sum(p.numel() for p in self.model.parameters()):,}", folder)
+            count = "" if fabric.world_size == 1 else f"{fabric.world_size} x "
+            log.info("%s parameters; on %s; run folder: %s", f"{sum(p.numel() for p in self.model.parameters()):,}",
+                     count + run_folder.device_name(fabric.device), folder)  # fmt: skip
 
     def _restore(self, saved: dict) -> None:
         self.model.load_state_dict(saved["state_dict"])  # in the precision of the run by now

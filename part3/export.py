@@ -10,13 +10,13 @@ from inputs import LOG_DIR, InputError, Parser, beside, make_writable
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="export.py",
-        description="Write a trained GPT as config.json, model.safetensors and tokenizer.json, for transformers.",
+        description="Write a trained GPT as config.json, model.safetensors and its tokenizer, for transformers.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--checkpoint", default="newest", metavar="RUN",
                         help="a run's folder or name, a checkpoint, or 'newest'")  # fmt: skip
     parser.add_argument("--log_dir", default=LOG_DIR, help="folder of all runs, where 'newest' and names are looked up")
-    parser.add_argument("--output_dir", required=True, help="where the three files go", default=argparse.SUPPRESS)
+    parser.add_argument("--output_dir", required=True, help="where the files go", default=argparse.SUPPRESS)
     return parser
 
 

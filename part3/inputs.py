@@ -16,6 +16,7 @@ MODEL_TYPES = ("openai-gpt", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "go
                "gpt-nano")  # fmt: skip
 PUBLISHED = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")  # those whose weights can be downloaded
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true")
+ACCELERATORS = ("auto", "gpu", "cpu")
 STRATEGIES = ("auto", "ddp")
 SCHEDULES = ("constant", "cosine")
 # What makes a run the run it is: to continue it with another value would make a run that nothing else can repeat.
@@ -81,7 +82,8 @@ def build_parser() -> argparse.ArgumentParser:
     training.add_argument("--clip_grad_norm", type=float, default=1.0, help="largest norm of a gradient; 0: any")
     training.add_argument("--num_epochs", type=int, default=100, help="passes over all windows of the text")
     training.add_argument("--max_steps", type=int, metavar="N", help="stop after N steps, which may be before an epoch")
-    training.add_argument("--warmup_steps", type=int, default=0, help="steps in which the learning rate rises from 0")
+    training.add_argument("--warmup_steps", type=int, default=0,
+                          help="steps in which the learning rate rises linearly to --learning_rate")  # fmt: skip
     training.add_argument("--lr_schedule", choices=SCHEDULES, default="constant",
                           help="cosine: after the warm-up, fall to --min_learning_rate at the last step")  # fmt: skip
     training.add_argument("--min_learning_rate", type=float, default=0.0, help="where the cosine ends")
@@ -99,6 +101,8 @@ def build_parser() -> argparse.ArgumentParser:
     watching.add_argument("--progress_bar", action="store_true", help="show a bar even where the output is no terminal")
 
     machine = parser.add_argument_group("machine")
+    machine.add_argument("--accelerator", choices=ACCELERATORS, default="auto",
+                         help="auto: a GPU where there is one")  # fmt: skip
     machine.add_argument("--devices", default="1", help="how many GPUs (or CPU processes): a number or 'auto'")
     machine.add_argument("--num_nodes", type=int, default=1, help="how many machines")
     machine.add_argument("--strategy", choices=STRATEGIES, default="auto",
@@ -144,6 +148,7 @@ def continued(args: argparse.Namespace, flags: dict) -> argparse.Namespace:
         InputError: a flag that makes the run what it is was given with another value.
     """
     values = vars(args).copy()
+    flags = {**vars(build_parser().parse_args([])), **flags}  # a flag that is newer than the run
     for name in IDENTITY:
         theirs = tuple(flags[name]) if name == "betas" else flags[name]
         if name in args.given and values[name] != theirs:
@@ -153,7 +158,7 @@ def continued(args: argparse.Namespace, flags: dict) -> argparse.Namespace:
             )
         values[name] = theirs
     for name in ("txt_file", "num_epochs", "max_steps", "precision", "generate_every_n_steps", "generate_batch_size",
-                 "devices", "num_nodes", "strategy", "compile"):  # fmt: skip
+                 "accelerator", "devices", "num_nodes", "strategy", "compile"):  # fmt: skip
         if name not in args.given:
             values[name] = flags[name]
         elif name in ("num_epochs", "max_steps") and flags["lr_schedule"] == "cosine" and values[name] != flags[name]:
@@ -202,12 +207,17 @@ def check(args: argparse.Namespace) -> None:
     if args.min_learning_rate > args.learning_rate:
         raise InputError(f"--min_learning_rate {args.min_learning_rate} must not be above --learning_rate "
                          f"{args.learning_rate}")  # fmt: skip
+    if args.min_learning_rate and args.lr_schedule == "constant":
+        raise InputError("--min_learning_rate is where a cosine ends, and --lr_schedule is constant: leave it out, or "
+                         "give --lr_schedule cosine")  # fmt: skip
+    if args.max_steps is not None and args.warmup_steps >= args.max_steps:
+        raise InputError(f"--warmup_steps {args.warmup_steps} must be below --max_steps {args.max_steps}")
     if len(args.betas) != 2 or not all(0 <= beta < 1 for beta in args.betas):
         raise InputError(f"--betas must be two numbers of at least 0 and below 1, not {args.betas}")
     if str(args.devices) != "auto" and (not str(args.devices).isdecimal() or int(args.devices) < 1):
         raise InputError(f"--devices must be 'auto' or a whole number of at least 1, not {args.devices}")
-    for name, choices in (("model_type", MODEL_TYPES), ("precision", PRECISIONS), ("strategy", STRATEGIES),
-                          ("lr_schedule", SCHEDULES)):  # fmt: skip
+    for name, choices in (("model_type", MODEL_TYPES), ("precision", PRECISIONS), ("accelerator", ACCELERATORS),
+                          ("strategy", STRATEGIES), ("lr_schedule", SCHEDULES)):  # fmt: skip
         if (value := getattr(args, name)) not in choices:
             raise InputError(f"--{name} must be one of {', '.join(choices)}, not {value}")
     if args.use_pretrained in PUBLISHED and not Path(args.use_pretrained).is_dir():

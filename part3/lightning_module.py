@@ -180,6 +180,9 @@ class _Means:
     """Sums on the device, where nothing has to wait for them, of loss and correct tokens, until they are read."""
 
     def __init__(self):
+        self.reset()
+
+    def reset(self) -> None:
         self.sums, self.count = torch.zeros(2, dtype=torch.float64), 0
 
     def add(self, loss: Tensor, hits: Tensor, count: int) -> None:
@@ -193,7 +196,7 @@ class _Means:
         """Mean loss and accuracy over all processes; begins anew."""
         both = torch.cat([self.sums, self.sums.new_tensor([self.count])])
         loss, hits, count = trainer.strategy.reduce(both, reduce_op="sum").tolist()
-        self.__init__()
+        self.reset()
         return loss / max(count, 1), hits / max(count, 1)
 
 

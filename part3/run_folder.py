@@ -9,8 +9,8 @@ import os
 import platform
 import shlex
 import statistics
+import subprocess
 import sys
-import tempfile
 import time
 import warnings
 from datetime import UTC, datetime, timedelta
@@ -121,8 +121,9 @@ class RunRecord(pl.Callback):
         trainer.logger.experiment.add_custom_scalars(
             {"loss in nats": {"training and validation": ["Multiline", ["train_loss", "val_loss"]]}}
         )
-        log.info("%s parameters; %d steps; run folder: %s", f"{sum(p.numel() for p in pl_module.parameters()):,}",
-                 self.num_steps, folder)  # fmt: skip
+        log.info("%s parameters; %d steps; on %s; run folder: %s",
+                 f"{sum(p.numel() for p in pl_module.parameters()):,}", self.num_steps, devices_of(trainer),
+                 folder)  # fmt: skip
 
     def on_train_epoch_start(self, trainer, pl_module) -> None:
         self._start, self._first_step = time.perf_counter(), trainer.global_step
@@ -156,9 +157,9 @@ class RunRecord(pl.Callback):
         """What to tell someone who interrupted the run: how much of it is kept, and the command that goes on there."""
         run = Path(trainer.logger.log_dir).resolve()
         kept = trainer.checkpoint_callback.kept_steps
-        command = ["python", os.path.relpath(HERE / "train.py"), "--resume", str(run), "--log_dir", str(run.parents[1]),
+        command = [sys.executable, str(HERE / "train.py"), "--resume", str(run), "--log_dir", str(run.parents[1]),
                    *given_again(self.args)]  # fmt: skip
-        way_on = f"continue with {shlex.join(command)}" if kept else "there is no checkpoint yet"
+        way_on = f"continue with {command_line(command)}" if kept else "there is no checkpoint yet"
         log.info("\ninterrupted at step %d; %d steps are kept; %s", trainer.global_step, kept, way_on)
 
     def _csv(self, file) -> None:
@@ -198,15 +199,14 @@ class StepBar(TQDMProgressBar):
 
 def write_whole(path: Path, write, mode: str = "w") -> None:
     """Replace a file in one step, so that an interruption leaves the old or the new one and never a half."""
-    text = {} if "b" in mode else {"newline": "", "encoding": "utf-8"}
-    with tempfile.NamedTemporaryFile(mode, dir=path.parent, prefix=f".{path.name}.", delete=False, **text) as file:
-        try:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, mode, **({} if "b" in mode else {"newline": "", "encoding": "utf-8"})) as file:
             write(file)
-        except BaseException:
-            os.unlink(file.name)
-            raise
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_summary(folder: Path, args, trainer: pl.Trainer, record: RunRecord, results: dict) -> None:
@@ -252,6 +252,17 @@ def device_name(device: torch.device) -> str:
         ]
         name = names[0] if names else name
     return f"{name} ({device.type}, {torch.get_num_threads()} threads)"
+
+
+def devices_of(trainer: pl.Trainer) -> str:
+    """What a training runs on, in words."""
+    count = trainer.num_devices * trainer.num_nodes
+    return ("" if count == 1 else f"{count} x ") + device_name(trainer.strategy.root_device)
+
+
+def command_line(words: list[str]) -> str:
+    """The words as this system's shell takes them."""
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
 def find_checkpoint(run: str, log_dir: Path, which: str) -> Path:

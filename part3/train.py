@@ -49,6 +49,7 @@ def train(args: argparse.Namespace) -> dict:
     Raises:
         InputError: a flag, the text, the weights, the run to resume or the log folder cannot be used; or the loss is
             not finite.
+        KeyboardInterrupt or SystemExit: it was interrupted, after a message that says how to go on.
     """
     args = completed(args)
     if not args.resume:
@@ -180,10 +181,11 @@ def _num_devices(args: argparse.Namespace) -> int:
     """
     import torch
 
-    there = torch.cuda.device_count() or os.cpu_count()
+    num_gpus = 0 if args.accelerator == "cpu" else torch.cuda.device_count()
+    there = num_gpus or os.cpu_count()
     if args.devices != "auto" and int(args.devices) > there:
         raise InputError(f"--devices is {args.devices}, but this machine has {there}: give at most so many")
-    devices = max(1, torch.cuda.device_count()) if args.devices == "auto" else int(args.devices)
+    devices = max(1, num_gpus) if args.devices == "auto" else int(args.devices)
     return devices * args.num_nodes
 
 
@@ -219,8 +221,8 @@ def make_trainer(
         *([StepBar(record)] if bar else []),
     ]
     try:
-        return pl.Trainer(
-            accelerator="auto",
+        trainer = pl.Trainer(
+            accelerator=args.accelerator,
             devices=args.devices if args.devices == "auto" else int(args.devices),
             num_nodes=args.num_nodes,
             strategy=args.strategy,
@@ -238,7 +240,12 @@ def make_trainer(
         )
     except (MisconfigurationException, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise InputError(f"--devices, --num_nodes, --strategy or --precision cannot be used here: {reason}") from error
+        raise InputError(
+            f"--accelerator, --devices, --num_nodes, --strategy or --precision cannot be used here: {reason}"
+        ) from error
+    if args.precision == "64-true" and trainer.strategy.root_device.type == "mps":
+        raise InputError("--precision 64-true needs float64, which Apple's GPUs do not have: give --accelerator cpu")
+    return trainer
 
 
 def finish(args: argparse.Namespace, trainer: pl.Trainer, record: RunRecord, module: GPTLightningModule) -> None:
@@ -276,9 +283,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    except (
-        SystemExit
-    ) as stop:  # how Lightning ends an interrupted training: with 1 after Ctrl-C, with none after SIGTERM
+    except SystemExit as stop:  # Lightning's way to end: with a code after Ctrl-C, with none after SIGTERM
         return 130 if stop.code else 143
     return 0
 

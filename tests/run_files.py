@@ -4,7 +4,6 @@ import csv
 import shlex
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import torch
@@ -51,7 +50,5 @@ def interrupt(process: subprocess.Popen) -> str:
 
 
 def command_to_go_on(output: str) -> list[str]:
-    """The command in the message of an interrupted run, with this Python."""
-    python, *argv = shlex.split(output.split("continue with ")[1].splitlines()[0])
-    assert python == "python"
-    return [sys.executable, *argv]
+    """The command in the message of an interrupted run."""
+    return shlex.split(output.split("continue with ")[1].splitlines()[0])

@@ -75,7 +75,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(repository, tmp_path):
     assert "Traceback" not in output
 
     saved = torch.load(checkpoint, weights_only=True)["epoch"]
-    assert f"interrupted, epoch {saved} is saved: continue with python " in output
+    assert f"interrupted, epoch {saved} is saved: continue with {sys.executable} " in output
     more = ["--epochs", str(saved + 1)]
     again = subprocess.run([*command_to_go_on(output), *more], **place)
     assert again.returncode == 0, again.stdout

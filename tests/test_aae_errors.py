@@ -211,6 +211,17 @@ def test_fewer_epochs_than_the_run_has(fails, finished):
     assert "already has 3 epochs" in error and "raise --epochs" in error
 
 
+def test_a_complete_run_keeps_its_summary(fails, finished):
+    before = (finished / "summary.json").read_text()
+    assert "already has 1 epochs" in fails("--log_dir", str(finished.parent), "--resume")
+    assert (finished / "summary.json").read_text() == before
+
+
+def test_a_seed_that_torch_does_not_take(part2, finished, capsys):
+    assert part2.generate.main(["--checkpoint", str(finished), "--seed", str(2**64)]) == 2
+    assert "--seed must be at least 0 and below 2**32" in capsys.readouterr().err
+
+
 def test_an_interrupted_checkpoint_leaves_the_one_before(part2, tmp_path, monkeypatch):
     path = tmp_path / "checkpoints" / "model_checkpoint.pt"
     part2.run_folder.write_checkpoint(path, {"epoch": 1})

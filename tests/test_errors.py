@@ -57,7 +57,16 @@ def test_values_that_make_no_sense(fails, tmp_path, flag, value):
 
 @pytest.mark.parametrize(
     "argv",
-    [["--z_dim", "two"], ["--dataset", "cats"], ["--precision", "8"], ["--precision", "16-true"], ["--colour"]],
+    [
+        ["--z_dim", "two"],
+        ["--dataset", "cats"],
+        ["--precision", "8"],
+        ["--precision", "16-true"],
+        ["--colour"],
+        ["--strategy", "hope"],
+        ["--strategy", "ddp_spawn"],
+        ["--accelerator", "abacus"],
+    ],
 )
 def test_values_that_cannot_be_parsed(fails, argv):
     assert argv[0] in fails(*argv)
@@ -67,15 +76,19 @@ def test_more_devices_than_there_are(fails, tmp_path):
     assert "--devices is 9999" in fails(*SMALL, "--devices", "9999", "--log_dir", str(tmp_path))
 
 
-def test_a_strategy_that_does_not_exist(fails, tmp_path):
-    assert "--strategy" in fails(*SMALL, "--strategy", "hope", "--log_dir", str(tmp_path))
+def test_a_processor_that_is_not_there(fails, tmp_path, monkeypatch):
+    for module in (torch.cuda, torch.mps):
+        monkeypatch.setattr(module, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    error = fails(*SMALL, "--accelerator", "gpu", "--log_dir", str(tmp_path))
+    assert error.startswith("train.py: error: --accelerator, ") and "cannot be used here" in error
+    assert not list(tmp_path.rglob("version_*"))
 
 
-@pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork", "ddp_notebook", "ddp_spawn_find_unused_parameters_true"])
-def test_a_strategy_whose_processes_cannot_hand_the_model_back(fails, tmp_path, strategy):
-    error = fails(*SMALL, "--log_dir", str(tmp_path / "logs"), "--strategy", strategy)
-    assert f"--strategy {strategy} " in error and "give --strategy ddp" in error
-    assert not (tmp_path / "logs").exists()
+@pytest.mark.parametrize(("flag", "value"), [("strategy", "ddp_spawn"), ("accelerator", "tpu"), ("dataset", "cats")])
+def test_a_namespace_with_a_value_that_there_is_not(part1, tmp_path, flag, value):
+    with pytest.raises(part1.inputs.InputError, match=f"--{flag} must be one of .*, not {value}"):
+        part1.train_pl.train_vae(Namespace(**{flag: value}, log_dir=str(tmp_path)))
 
 
 @pytest.mark.parametrize("folder", ["/proc/nowhere", "a file"])
@@ -220,6 +233,20 @@ def test_a_checkpoint_outside_a_run_s_folder(fails, part1, finished, tmp_path, c
 def test_fewer_epochs_than_the_run_has(fails, part1, tmp_path):
     part1.train_pl.train_vae(part1.inputs.parse([*SMALL, "--epochs", "2", "--log_dir", str(tmp_path)]))
     assert "already has 2 epochs" in fails("--log_dir", str(tmp_path), "--resume", "--epochs", "1")
+
+
+def test_a_complete_run_keeps_its_summary(fails, part1, finished):
+    """It has nothing left to do, unless something more is asked of it."""
+    log_dir, before = str(finished.parents[1]), (finished / "summary.json").read_text()
+    assert "already has 1 epochs" in fails("--log_dir", log_dir, "--resume")
+    assert (finished / "summary.json").read_text() == before
+    part1.train_pl.train_vae(part1.inputs.parse(["--log_dir", log_dir, "--resume", "--importance_samples", "2"]))
+    assert '"importance_samples": 2' in (finished / "summary.json").read_text()
+
+
+def test_a_seed_that_torch_does_not_take(part1, finished, capsys):
+    assert part1.generate.main(["--checkpoint", str(finished), "--seed", str(2**64)]) == 2
+    assert "--seed must be at least 0 and below 2**32" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

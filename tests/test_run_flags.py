@@ -2,8 +2,10 @@
 
 from argparse import Namespace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 pytestmark = pytest.mark.own
 
@@ -62,3 +64,54 @@ def test_where_a_resumed_run_is_written(request, name, function, tmp_path, monke
     with pytest.raises(part.inputs.InputError) as error:
         getattr(module, function)(Namespace(**{**small, **longer}, log_dir=str(tmp_path / "new"), resume=str(run)))
     assert str(error.value) == f"{run.resolve()}: run to --resume"
+
+
+@pytest.mark.parametrize("name", ["part1", "part2", "part3"])
+def test_a_run_from_before_a_flag_came_is_continued_with_its_default(request, name):
+    inputs = request.getfixturevalue(name).inputs
+    flags = vars(inputs.parse([]))
+    older = {flag: value for flag, value in flags.items() if flag not in ("devices", "seed")}
+    args = inputs.continued(inputs.parse([]), older)
+    assert args.devices == flags["devices"] and args.seed == flags["seed"]
+
+
+@pytest.mark.parametrize("name", ["part1", "part2", "part3"])
+def test_apple_s_processors_have_no_float64(request, name, tmp_path, monkeypatch):
+    part = request.getfixturevalue(name)
+    args = part.inputs.completed(Namespace(precision="64-true"))
+    place = SimpleNamespace(root_device=torch.device("mps"))
+    trainer = SimpleNamespace(strategy=place, device=place.root_device)
+    monkeypatch.setattr("pytorch_lightning.Trainer", lambda **kwargs: trainer)
+    monkeypatch.setattr("lightning_fabric.Fabric", lambda **kwargs: trainer)
+    with pytest.raises(part.inputs.InputError, match="--precision 64-true needs float64"):
+        if name == "part1":
+            part.train_pl.make_trainer(args, tmp_path, None)
+        elif name == "part2":
+            part.train.start_fabric(args)
+        else:
+            part.train.make_trainer(args, tmp_path, None, record=None, rounds=1, first_step=0)
+
+
+@pytest.mark.parametrize("name", ["part1", "part3"])
+def test_what_a_run_is_said_to_run_on(request, name):
+    run_folder = request.getfixturevalue(name).run_folder
+    trainer = SimpleNamespace(num_devices=1, num_nodes=1, strategy=SimpleNamespace(root_device=torch.device("cpu")))
+    one = run_folder.devices_of(trainer)
+    assert f"(cpu, {torch.get_num_threads()} threads)" in one
+    trainer.num_devices, trainer.num_nodes = 2, 3
+    assert run_folder.devices_of(trainer) == f"6 x {one}"
+
+
+def test_the_average_of_the_weights_is_kept_where_they_are(part1, monkeypatch):
+    """Lightning would copy them before it moves them to the GPU."""
+    for there, accelerator, device in ((False, "auto", None), (True, "auto", "cuda"), (True, "cpu", None)):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        assert part1.train_pl.average_device(accelerator) == device
+
+
+@pytest.mark.parametrize("name", ["part1", "part2", "part3"])
+def test_a_command_is_written_for_the_shell_at_hand(request, name, monkeypatch):
+    run_folder = request.getfixturevalue(name).run_folder
+    assert run_folder.command_line(["a b", "c"]) == "'a b' c"
+    monkeypatch.setattr(run_folder, "os", SimpleNamespace(name="nt"))
+    assert run_folder.command_line(["C:\\a b", "c"]) == '"C:\\a b" c'
