@@ -29,7 +29,7 @@ $(VENV)/.installed-tests: $(VENV)/.installed tests/requirements.txt
 	@$(PIP) -r tests/requirements.txt
 	@touch $@
 
-demo: $(VENV)/.installed ## train on embedded data within minutes, without a network
+demo: $(VENV)/.installed ## train within minutes, on data that need no download
 	$(BIN)/python part1/train.py --dataset digits --epochs 60 --log_dir part1/VAE_logs/$(DEMO)
 	$(BIN)/python part1/train.py --dataset digits --epochs 60 --z_dim 2 --log_dir part1/VAE_logs/$(DEMO)
 	$(BIN)/python part1/generate.py --checkpoint part1/VAE_logs/$(DEMO)/lightning_logs/version_0

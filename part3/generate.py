@@ -142,7 +142,7 @@ def build_parser() -> argparse.ArgumentParser:
                        help="published weights, downloaded once")  # fmt: skip
     which.add_argument("--checkpoint", metavar="RUN", default=argparse.SUPPRESS,
                        help="a trained model: a run's folder or name, a checkpoint, 'newest', or a folder with "
-                       "config.json and model.safetensors")  # fmt: skip
+                       "config.json, model.safetensors and a tokenizer")  # fmt: skip
     parser.add_argument("--log_dir", default=LOG_DIR, help="folder of all runs, where 'newest' and names are looked up")
     parser.add_argument("--prompt", action="append", metavar="TEXT", default=argparse.SUPPRESS,
                         help="what to continue; may be given several times, and left out to begin a text")  # fmt: skip

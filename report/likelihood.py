@@ -119,7 +119,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data_dir", help="folder with MNIST/raw; the one the run was trained from if left out")
     parser.add_argument("--images", type=int, default=16, help="how many test images")
     parser.add_argument("--repetitions", type=int, default=3, help="how often each estimate is made")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="seed of the draws and of the choice of images")
     parser.add_argument("--output_dir", type=Path, help="where the file goes; the run's folder if left out")
     return parser
 

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import signal
+import sys
 from argparse import Namespace
 from pathlib import Path
 
@@ -328,7 +329,7 @@ def test_sigterm_ends_a_training_with_its_own_exit_code(part1, tmp_path, monkeyp
     monkeypatch.setattr(part1.train, "parse", lambda argv: flags(tmp_path))
     with caplog.at_level("INFO"):
         assert part1.train.main([]) == 143
-    assert "epoch 1 is saved: continue with python " in caplog.text
+    assert f"epoch 1 is saved: continue with {sys.executable} " in caplog.text
 
 
 @pytest.mark.parametrize("bar", [False, True])

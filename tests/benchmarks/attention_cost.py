@@ -4,7 +4,6 @@ fused, and writes `report/results/attention_cost.json`: `python tests/benchmarks
 
 import argparse
 import json
-import platform
 import re
 import statistics
 import subprocess
@@ -61,6 +60,11 @@ def main() -> int:
     if args.one:
         print(json.dumps(measure(int(args.one[0]), args.one[1], args.rounds, args.seed)))
         return 0
+    sys.path.insert(0, str(REPOSITORY / "part3"))
+    import torch
+
+    from run_folder import device_name
+
     begin, rows = time.perf_counter(), []
     for length in LENGTHS:
         for way in WAYS:
@@ -74,7 +78,7 @@ def main() -> int:
         "rounds": args.rounds,
         "seed": args.seed,
         "seconds": round(time.perf_counter() - begin, 1),
-        "device": f"{platform.machine()} (cpu)",
+        "device": device_name(torch.device("cpu")),
         "versions": {"torch": metadata.version("torch")},
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }

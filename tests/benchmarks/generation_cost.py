@@ -4,7 +4,6 @@ and without, and writes `report/results/generation_cost.json`: `python tests/ben
 
 import argparse
 import json
-import platform
 import statistics
 import sys
 import time
@@ -41,6 +40,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=REPOSITORY / "report" / "results" / "generation_cost.json")
     args = parser.parse_args()
     from gpt import GPT
+    from run_folder import device_name
 
     begin = time.perf_counter()
     torch.manual_seed(args.seed)
@@ -67,7 +67,7 @@ def main() -> int:
         "rounds": args.rounds,
         "seed": args.seed,
         "seconds": round(time.perf_counter() - begin, 1),
-        "device": f"{platform.machine()} (cpu, {torch.get_num_threads()} threads)",
+        "device": device_name(torch.device("cpu")),
         "versions": {name: metadata.version(name) for name in ("torch",)},
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }

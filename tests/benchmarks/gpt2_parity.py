@@ -7,7 +7,6 @@ The model is made and saved by transformers, so that nothing is downloaded: `pyt
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -44,6 +43,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=REPOSITORY / "report" / "results" / "gpt2_parity.json")
     args = parser.parse_args()
     from gpt import GPT, CausalSelfAttention
+    from run_folder import device_name
 
     begin = time.perf_counter()
     torch.manual_seed(args.seed)
@@ -80,7 +80,7 @@ def main() -> int:
         **compare_tokens(),
         "seed": args.seed,
         "seconds": round(time.perf_counter() - begin, 1),
-        "device": f"{platform.machine()} (cpu, {torch.get_num_threads()} threads)",
+        "device": device_name(torch.device("cpu")),
         "versions": {name: metadata.version(name) for name in ("torch", "transformers", "safetensors", "tokenizers")},
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
