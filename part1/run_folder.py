@@ -1,7 +1,6 @@
 """The folder of a run: what is written into it while it trains, and how to find and read it again."""
 
 import argparse
-import csv
 import ctypes
 import json
 import logging
@@ -11,72 +10,19 @@ import shlex
 import statistics
 import subprocess
 import sys
-import time
 import warnings
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
-from pytorch_lightning.core.saving import save_hparams_to_yaml
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from inputs import HERE, InputError, given_again
 
-log = logging.getLogger(__name__)
 RUNS = "lightning_logs"
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "numpy")
-
-
-class SeedEveryEpoch(pl.Callback):
-    """Seeds the noise at the start of every pass over a data set, so that it does not depend on what was drawn before.
-
-    A resumed run so draws what an uninterrupted one does. Validation and test use the same noise each time, which
-    makes epochs comparable; training uses other noise in each epoch. Each rank has its own.
-    """
-
-    def __init__(self, seed: int):
-        self.seed = seed
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx: int) -> None:
-        if batch_idx == 0:
-            self._seed_stream(trainer, 1 + trainer.current_epoch)
-
-    def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        if batch_idx == 0:
-            self._seed_stream(trainer, 0)
-
-    on_test_batch_start = on_validation_batch_start
-
-    def _seed_stream(self, trainer: pl.Trainer, stream: int) -> None:
-        torch.manual_seed((self.seed * 1_000_003 + stream) * 1_009 + trainer.global_rank)
-
-
-class BestAndLast(ModelCheckpoint):
-    """Keeps `best.ckpt`, the epoch with the lowest validation bpd, and `last.ckpt`."""
-
-    def __init__(self):
-        super().__init__(
-            filename="best",
-            monitor="val_bpd",
-            mode="min",
-            save_last=True,
-            save_on_train_epoch_end=True,
-            enable_version_counter=False,
-        )
-
-    def load_state_dict(self, state_dict: dict) -> None:
-        """The paths of a run that was moved since are those of its folder now."""
-        folder = Path(self.dirpath)
-        state = dict(state_dict, dirpath=self.dirpath)
-        for name in ("best_model_path", "last_model_path", "kth_best_model_path"):
-            state[name] = str(folder / Path(state[name]).name)
-        state["best_k_models"] = {
-            str(folder / Path(path).name): score for path, score in state["best_k_models"].items()
-        }
-        super().load_state_dict(state)
 
 
 class OneStepCheckpoints(TorchCheckpointIO):
@@ -86,83 +32,6 @@ class OneStepCheckpoints(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict, path: str, storage_options=None) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_whole(Path(path), lambda file: torch.save(checkpoint, file), mode="wb")
-
-
-class RunRecord(pl.Callback):
-    """Writes `metrics.csv` and `hparams.yaml`, reports each epoch, and keeps both flags and rows in the checkpoint.
-
-    Args:
-        args: the run's flags.
-    """
-
-    def __init__(self, args: argparse.Namespace):
-        self.flags = {name: value for name, value in vars(args).items() if name not in ("given", "resume")}
-        self.quiet = wants_bar(args.progress_bar)
-        self.rows: list[dict[str, float]] = []
-        self.seconds: list[float] = []
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module) -> None:
-        if not trainer.is_global_zero:
-            return
-        folder = Path(trainer.logger.log_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "summary.json").unlink(missing_ok=True)  # of a complete run that is continued
-        save_hparams_to_yaml(str(folder / "hparams.yaml"), self.flags)
-        trainer.logger.experiment.add_custom_scalars(
-            {"bits per dimension": {"training and validation": ["Multiline", ["train_bpd", "val_bpd"]]}}
-        )
-        log.info("%s parameters; on %s; run folder: %s", f"{sum(p.numel() for p in pl_module.parameters()):,}",
-                 devices_of(trainer), folder)  # fmt: skip
-
-    def on_train_epoch_start(self, trainer, pl_module) -> None:
-        self._start = time.perf_counter()
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module) -> None:
-        metrics = {
-            name: value.item() for name, value in trainer.callback_metrics.items() if name[:4] in ("trai", "val_")
-        }
-        self.rows.append({"epoch": trainer.current_epoch + 1, "step": trainer.global_step, **metrics})
-        self.seconds.append(time.perf_counter() - self._start)
-        if not trainer.is_global_zero:
-            return
-        trainer.logger.experiment.add_scalar("epoch_seconds", self.seconds[-1], trainer.current_epoch + 1)
-        write_whole(Path(trainer.logger.log_dir, "metrics.csv"), self._csv)
-        if not self.quiet:
-            log.info("epoch %d/%d: train %.4f, val %.4f bpd, %.1f s, about %s left", trainer.current_epoch + 1,
-                     trainer.max_epochs, metrics["train_bpd"], metrics["val_bpd"], self.seconds[-1],
-                     self.time_left(trainer.max_epochs))  # fmt: skip
-
-    def time_left(self, num_epochs: int) -> timedelta:
-        """Estimate for the rest of a training of so many epochs, from the latest ones."""
-        return timedelta(seconds=round(statistics.median(self.seconds[-5:]) * (num_epochs - len(self.seconds))))
-
-    def _csv(self, file) -> None:
-        writer = csv.DictWriter(file, fieldnames=list(self.rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-
-    def on_save_checkpoint(self, trainer, pl_module, checkpoint: dict) -> None:
-        checkpoint["flags"] = self.flags
-
-    def state_dict(self) -> dict:
-        return {"rows": self.rows, "seconds": self.seconds}
-
-    def load_state_dict(self, state_dict: dict) -> None:
-        self.rows, self.seconds = list(state_dict["rows"]), list(state_dict["seconds"])
-
-
-class EpochBar(TQDMProgressBar):
-    """A progress bar over an epoch, which says about how long the whole training will still take."""
-
-    def __init__(self, record: RunRecord):
-        super().__init__()
-        self.record = record
-
-    def get_metrics(self, trainer: pl.Trainer, pl_module) -> dict:
-        metrics = super().get_metrics(trainer, pl_module)
-        if self.record.seconds:
-            metrics["left"] = str(self.record.time_left(trainer.max_epochs))
-        return metrics
 
 
 def write_whole(path: Path, write, mode: str = "w") -> None:
@@ -177,7 +46,7 @@ def write_whole(path: Path, write, mode: str = "w") -> None:
         raise
 
 
-def write_summary(folder: Path, args, trainer: pl.Trainer, record: RunRecord, best_epoch: int, results: dict) -> None:
+def write_summary(folder: Path, args, trainer: pl.Trainer, record, best_epoch: int, results: dict) -> None:
     """Write `summary.json`: results, and what they were obtained with. Where it exists, the run is complete."""
     summary = {
         **results,

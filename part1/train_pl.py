@@ -1,4 +1,4 @@
-"""The VAE as a LightningModule, the callback that samples from it, and its training."""
+"""The VAE as a LightningModule, and its training."""
 
 import argparse
 import logging
@@ -16,11 +16,12 @@ from torch import Tensor
 from torchvision.utils import save_image
 
 import run_folder
+from callbacks import BestAndLast, EpochBar, GenerateCallback, RunRecord, SeedEveryEpoch
 from cnn_encoder_decoder import CNNDecoder, CNNEncoder
 from evaluation import encode, importance_weighted_bound
 from inputs import DATA_DIR, LOG_DIR, InputError, NoDataError, beside, check, completed, continued, make_writable
 from mnist import digits, mnist
-from pictures import plot_bpd_curve, plot_codes, sample_grid
+from pictures import plot_bpd_curve, plot_codes
 from utils import KLD, elbo_to_bpd, reconstruction_loss, sample_reparameterize, visualize_manifold
 
 log = logging.getLogger(__name__)
@@ -152,50 +153,6 @@ class VAE(pl.LightningModule):
         )
 
 
-class GenerateCallback(pl.Callback):
-    """Puts a grid of samples into TensorBoard before training and after every few epochs.
-
-    The same latent vectors and the same random draws are used each time, so that the grids can be compared, and the
-    random numbers of the training are left alone.
-
-    Args:
-        batch_size: images in the grid.
-        every_n_epochs: epochs between two grids.
-        save_to_disk: also write `epoch_{n}_samples.png` into the run's folder.
-    """
-
-    def __init__(self, batch_size: int = 64, every_n_epochs: int = 5, save_to_disk: bool = False):
-        super().__init__()
-        self.batch_size = batch_size
-        self.every_n_epochs = every_n_epochs
-        self.save_to_disk = save_to_disk
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.global_step == 0:
-            self.sample_and_save(trainer, pl_module, epoch=0)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        epoch = trainer.current_epoch + 1
-        if epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs:
-            self.sample_and_save(trainer, pl_module, epoch)
-
-    def sample_and_save(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int) -> None:
-        """Sample a grid and write it under the given epoch."""
-        was_training = pl_module.training
-        pl_module.eval()
-        try:
-            with isolate_rng():
-                torch.manual_seed(0)
-                grid = sample_grid(pl_module.sample(self.batch_size))
-        finally:
-            pl_module.train(was_training)
-        if not trainer.is_global_zero or trainer.logger is None:
-            return
-        trainer.logger.experiment.add_image("Samples", grid, global_step=epoch)
-        if self.save_to_disk:
-            save_image(grid, Path(trainer.logger.log_dir, f"epoch_{epoch}_samples.png"))
-
-
 def load_vae(path: Path) -> tuple[VAE, dict]:
     """Model and checkpoint of `path`.
 
@@ -296,17 +253,17 @@ def make_trainer(args: argparse.Namespace, log_dir: Path, checkpoint: Path | Non
     """Trainer, and the callback that keeps the run's record; both write into one run folder."""
     place = {"save_dir": log_dir} if checkpoint is None else run_folder.logger_place(checkpoint)
     logger = TensorBoardLogger(**place, default_hp_metric=False)
-    record = run_folder.RunRecord(args)
+    record = RunRecord(args)
     callbacks = [
         *([EMAWeightAveraging(decay=args.ema, device=average_device(args.accelerator))] if args.ema else []),
-        run_folder.SeedEveryEpoch(args.seed),
+        SeedEveryEpoch(args.seed),
         GenerateCallback(save_to_disk=True),
         record,
-        run_folder.BestAndLast(),
+        BestAndLast(),
     ]
     bar = run_folder.wants_bar(args.progress_bar)
     if bar:
-        callbacks.append(run_folder.EpochBar(record))
+        callbacks.append(EpochBar(record))
     there = (0 if args.accelerator == "cpu" else torch.cuda.device_count()) or os.cpu_count()
     if args.devices != "auto" and int(args.devices) > there:
         raise InputError(f"--devices is {args.devices}, but this machine has {there}: give at most so many")

@@ -1,8 +1,22 @@
-"""Sample texts while a GPT trains."""
+"""What happens while a GPT trains: sample texts, seeds, checkpoints, the record of the run, and a progress bar."""
 
+import argparse
+import csv
+import logging
+import sys
+import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.core.saving import save_hparams_to_yaml
+
+import run_folder
+from inputs import HERE, given_again
+
+log = logging.getLogger(__name__)
 
 RULE = "-" * 80
 
@@ -47,3 +61,156 @@ class GenerateCallback(pl.Callback):
         folder = Path(trainer.logger.log_dir, "texts")
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"step_{step}.txt").write_text(f"\n{RULE}\n".join(texts) + "\n", encoding="utf-8")
+
+
+class SeedEveryRound(pl.Callback):
+    """Seeds dropout at the start of every round of steps between two validations, so that it does not depend on what
+    was drawn before, and a resumed run draws what an uninterrupted one does. Each process has its own."""
+
+    def __init__(self, seed: int):
+        self.seed = seed
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module, batch, batch_idx: int) -> None:
+        if batch_idx == 0:
+            torch.manual_seed((self.seed * 1_000_003 + trainer.global_step) * 1_009 + trainer.global_rank)
+
+
+class BestAndLast(ModelCheckpoint):
+    """Keeps `best.ckpt`, with the lowest validation loss, and `last.ckpt`.
+
+    Args:
+        kept_steps: steps of the training that `last.ckpt` holds already.
+
+    Attributes:
+        kept_steps: those that it holds by now.
+    """
+
+    def __init__(self, kept_steps: int = 0):
+        super().__init__(
+            filename="best",
+            monitor="val_loss",
+            mode="min",
+            save_last=True,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        )
+        self.kept_steps = kept_steps
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module) -> None:
+        super().on_train_epoch_end(trainer, pl_module)
+        self.kept_steps = trainer.global_step
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """The paths of a run that was moved since are those of its folder now."""
+        folder = Path(self.dirpath)
+        state = dict(state_dict, dirpath=self.dirpath)
+        for name in ("best_model_path", "last_model_path", "kth_best_model_path"):
+            state[name] = str(folder / Path(state[name]).name)
+        state["best_k_models"] = {
+            str(folder / Path(path).name): score for path, score in state["best_k_models"].items()
+        }
+        super().load_state_dict(state)
+
+
+class RunRecord(pl.Callback):
+    """Writes `metrics.csv` and `hparams.yaml`, reports each validation, and keeps flags and rows in the checkpoint.
+
+    Args:
+        args: the run's flags.
+        num_steps: of the whole training.
+        tokens_per_step: that all processes together train on.
+        text_sha256: of the text.
+    """
+
+    def __init__(self, args: argparse.Namespace, num_steps: int, tokens_per_step: int, text_sha256: str):
+        self.args, self.text_sha256 = args, text_sha256
+        self.flags = {name: value for name, value in vars(args).items() if name not in ("given", "resume")}
+        self.flags["betas"] = list(args.betas)
+        self.quiet = run_folder.wants_bar(args.progress_bar)
+        self.num_steps, self.tokens_per_step = num_steps, tokens_per_step
+        self.rows: list[dict[str, float]] = []
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module) -> None:
+        if not trainer.is_global_zero:
+            return
+        folder = Path(trainer.logger.log_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "summary.json").unlink(missing_ok=True)  # of a complete run that is continued
+        save_hparams_to_yaml(str(folder / "hparams.yaml"), self.flags)
+        trainer.logger.experiment.add_custom_scalars(
+            {"loss in nats": {"training and validation": ["Multiline", ["train_loss", "val_loss"]]}}
+        )
+        log.info("%s parameters; %d steps; on %s; run folder: %s",
+                 f"{sum(p.numel() for p in pl_module.parameters()):,}", self.num_steps, run_folder.devices_of(trainer),
+                 folder)  # fmt: skip
+
+    def on_train_epoch_start(self, trainer, pl_module) -> None:
+        self._start, self._first_step = time.perf_counter(), trainer.global_step
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module) -> None:
+        step, before = trainer.global_step, self.rows[-1]["seconds"] if self.rows else 0.0
+        seconds = time.perf_counter() - self._start
+        speed = (step - self._first_step) * self.tokens_per_step / seconds
+        row = {"step": step, "seconds": before + seconds, "tokens_per_second": speed, **pl_module.results}
+        self.rows.append(row)
+        if not trainer.is_global_zero:
+            return
+        trainer.logger.experiment.add_scalar("tokens_per_second", speed, step)
+        trainer.logger.experiment.flush()
+        run_folder.write_whole(Path(trainer.logger.log_dir, "metrics.csv"), self._csv)
+        if not self.quiet:
+            log.info("step %d/%d: train %.4f, val %.4f nats (%.3f bits per character), %.0f s, %.0f tokens/s, "
+                     "about %s left", step, self.num_steps, row["train_loss"], row["val_loss"], row["val_bpc"],
+                     row["seconds"], speed, self.time_left(step))  # fmt: skip
+
+    def time_left(self, step: int) -> timedelta:
+        """Estimate for the rest of the training after this step, from the latest speed."""
+        tokens = (self.num_steps - step) * self.tokens_per_step
+        return timedelta(seconds=round(tokens / self.rows[-1]["tokens_per_second"]))
+
+    def on_exception(self, trainer: pl.Trainer, pl_module, exception: BaseException) -> None:
+        if isinstance(exception, KeyboardInterrupt | SystemExit) and trainer.is_global_zero:
+            self.say_how_to_go_on(trainer)
+
+    def say_how_to_go_on(self, trainer: pl.Trainer) -> None:
+        """What to tell someone who interrupted the run: how much of it is kept, and the command that goes on there."""
+        run = Path(trainer.logger.log_dir).resolve()
+        kept = trainer.checkpoint_callback.kept_steps
+        command = [sys.executable, str(HERE / "train.py"), "--resume", str(run), "--log_dir", str(run.parents[1]),
+                   *given_again(self.args)]  # fmt: skip
+        way_on = f"continue with {run_folder.command_line(command)}" if kept else "there is no checkpoint yet"
+        log.info("\ninterrupted at step %d; %d steps are kept; %s", trainer.global_step, kept, way_on)
+
+    def _csv(self, file) -> None:
+        writer = csv.DictWriter(file, fieldnames=list(self.rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+
+    def on_save_checkpoint(self, trainer, pl_module, checkpoint: dict) -> None:
+        checkpoint["flags"], checkpoint["text_sha256"] = self.flags, self.text_sha256
+
+    def state_dict(self) -> dict:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        self.rows = list(state_dict["rows"])
+
+
+class StepBar(TQDMProgressBar):
+    """A progress bar over the steps up to the next validation, which says how many of the whole training are done, and
+    about how long the others will take."""
+
+    def __init__(self, record: RunRecord):
+        super().__init__()
+        self.record = record
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, *args) -> None:
+        super().on_train_epoch_start(trainer, *args)
+        self.train_progress_bar.set_description(f"after {trainer.global_step} of {self.record.num_steps} steps")
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module) -> dict:
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        if self.record.rows:
+            metrics["left"] = str(self.record.time_left(trainer.global_step))
+        return metrics

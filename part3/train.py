@@ -19,10 +19,10 @@ from inputs import DATA_DIR, LOG_DIR, InputError, beside, check, completed, cont
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
+    from callbacks import RunRecord
     from dataset import TextDataset
     from gpt import GPT
     from lightning_module import GPTLightningModule
-    from run_folder import RunRecord
 
 RESULTS = ("train_loss", "train_acc", "learning_rate", "val_loss", "val_acc", "val_bpc")
 log = logging.getLogger(__name__)
@@ -75,6 +75,7 @@ def train(args: argparse.Namespace) -> dict:
     import pytorch_lightning as pl
     import torch
 
+    from callbacks import RunRecord
     from dataset import load_text
     from lightning_module import GPTLightningModule, planned_steps
 
@@ -98,7 +99,7 @@ def train(args: argparse.Namespace) -> dict:
             raise InputError(f"the run already has {saved['global_step']} steps: raise --max_steps or --num_epochs to "
                              "continue it")  # fmt: skip
     tokens_per_step = args.train_batch_size * args.block_size * num_devices
-    record = run_folder.RunRecord(args, num_steps, tokens_per_step, digest)
+    record = RunRecord(args, num_steps, tokens_per_step, digest)
     done, rounds = (saved["global_step"], saved["epoch"] + 1) if saved else (0, 0)
     rounds += math.ceil((num_steps - done) / args.val_every_n_steps)
     trainer = make_trainer(args, log_dir, checkpoint, record, rounds, first_step=done)
@@ -206,8 +207,8 @@ def make_trainer(
     from pytorch_lightning.loggers import TensorBoardLogger
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-    from callbacks import GenerateCallback
-    from run_folder import BestAndLast, OneStepCheckpoints, SeedEveryRound, StepBar, logger_place, wants_bar
+    from callbacks import BestAndLast, GenerateCallback, SeedEveryRound, StepBar
+    from run_folder import OneStepCheckpoints, logger_place, wants_bar
 
     place = {"save_dir": log_dir}
     if checkpoint is not None:

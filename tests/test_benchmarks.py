@@ -270,6 +270,32 @@ def test_validation_loss_of_a_model_that_guesses(part3, load):
     assert bench.loss_of(sure, dataset) == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.parametrize("contestant", ["ours", "baseline"])
+@pytest.mark.parametrize("name", ["part1", "part2"])
+def test_a_turn_on_images(request, load, fake_mnist, name, contestant):
+    """Two steps of what the parts set up, and of the plain pipeline."""
+    request.getfixturevalue(name)
+    turn = getattr(load(f"bench_{name}"), contestant)(Namespace(data_dir=str(fake_mnist)))
+    found = turn(0, 2)
+    assert found["seconds"] > 0 and math.isfinite(found["loss"])
+    if contestant == "ours":
+        assert found["counted"]["flops"] > 1e9
+
+
+@pytest.mark.parametrize("contestant", ["ours", "baseline"])
+def test_a_turn_on_text(part3, load, tmp_path, monkeypatch, contestant):
+    """Random letters in the place of Shakespeare's, about which nothing can be learnt."""
+    bench = load("bench_part3_training")
+    text = "".join(chr(97 + number) for number in torch.randint(26, (3000,)).tolist())
+    monkeypatch.setattr(part3.dataset, "load_text", lambda *args: text)
+    turn = getattr(bench, contestant)(Namespace(data_dir=str(tmp_path), train_batch_size=2))
+    found = turn(0, 2)
+    assert found["tokens_per_second"] > 0
+    assert found["loss"] == pytest.approx(math.log(26), abs=0.5)
+    if contestant == "ours":
+        assert found["counted"]["flops"] > 1e9
+
+
 # ------------------------------------------------------------------------------------------------------------ results
 
 

@@ -427,7 +427,7 @@ def test_samples_leave_the_random_numbers_of_the_training_alone(part3, text_file
 
 @pytest.mark.parametrize("bar", [False, True])
 def test_each_validation_says_how_long_the_rest_will_take(part3, text_file, tmp_path, caplog, capsys, bar):
-    record = part3.run_folder.RunRecord(flags(text_file, tmp_path, progress_bar=False, betas=(0.9, 0.95)), 7, 65, "")
+    record = part3.callbacks.RunRecord(flags(text_file, tmp_path, progress_bar=False, betas=(0.9, 0.95)), 7, 65, "")
     record.rows = [{"tokens_per_second": 65.0}, {"tokens_per_second": 0.13}]
     assert str(record.time_left(3)) == "0:33:20", "4 steps of 65 tokens, 100 seconds for 13 of them"
     with caplog.at_level("INFO"):

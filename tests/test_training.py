@@ -286,7 +286,7 @@ def test_precisions(part1, tmp_path, precision):
 @pytest.mark.parametrize(("call", "message"), [(1, "no checkpoint yet"), (2, "epoch 1 is saved: continue with ")])
 def test_an_epoch_counts_as_saved_when_its_checkpoint_is(part1, tmp_path, monkeypatch, caplog, call, message):
     """The interruption comes after the row of an epoch is written and before its checkpoint is."""
-    original = part1.run_folder.BestAndLast._save_topk_checkpoint
+    original = part1.callbacks.BestAndLast._save_topk_checkpoint
     calls = []
 
     def interrupted(self, *args):
@@ -295,7 +295,7 @@ def test_an_epoch_counts_as_saved_when_its_checkpoint_is(part1, tmp_path, monkey
             raise KeyboardInterrupt
         original(self, *args)
 
-    monkeypatch.setattr(part1.run_folder.BestAndLast, "_save_topk_checkpoint", interrupted)
+    monkeypatch.setattr(part1.callbacks.BestAndLast, "_save_topk_checkpoint", interrupted)
     handler = signal.getsignal(signal.SIGINT)
     try:
         with caplog.at_level("INFO"), pytest.raises(KeyboardInterrupt):
@@ -334,7 +334,7 @@ def test_sigterm_ends_a_training_with_its_own_exit_code(part1, tmp_path, monkeyp
 
 @pytest.mark.parametrize("bar", [False, True])
 def test_each_epoch_says_how_long_the_rest_will_take(part1, tmp_path, caplog, capsys, bar):
-    record = part1.run_folder.RunRecord(flags(tmp_path, progress_bar=False))
+    record = part1.callbacks.RunRecord(flags(tmp_path, progress_bar=False))
     record.seconds = [9.0] * 5 + [3600.0, 3601.0, 1.0, 3600.0, 9999.0]
     assert str(record.time_left(12)) == "2:00:00", "by the last five"
     with caplog.at_level("INFO"):

@@ -90,16 +90,17 @@ def ours(args, **flags) -> contest.Turn:
 
     import limits
     import train
+    from callbacks import RunRecord
     from lightning_module import GPTLightningModule
 
     def turn(seed: int, steps: int) -> dict:
         settings, _, train_set, val_set, model = prepare(args, seed, steps, **flags)
-        record = run_folder.RunRecord(settings, steps, settings.train_batch_size * settings.block_size, "")
+        record = RunRecord(settings, steps, settings.train_batch_size * settings.block_size, "")
         module, watch = GPTLightningModule(settings, model, train_set, val_set), clock()
         if settings.compile:
             module.model.compile()
         with tempfile.TemporaryDirectory() as folder:
-            trainer = train.make_trainer(settings, Path(folder), None, record, 1)
+            trainer = train.make_trainer(settings, Path(folder), None, record, rounds=1, first_step=0)
             trainer.limit_val_batches = 1
             trainer.callbacks.append(watch)
             trainer.fit(module)
