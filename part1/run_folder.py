@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.core.saving import save_hparams_to_yaml
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from inputs import HERE, InputError, given_again
@@ -64,6 +65,7 @@ def write_summary(folder: Path, args, trainer: pl.Trainer, record, best_epoch: i
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}},
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    save_hparams_to_yaml(str(folder / "hparams.yaml"), record.flags)  # new ones where a complete run is measured again
     write_whole(folder / "summary.json", lambda file: file.write(json.dumps(summary, indent=2) + "\n"))
 
 
@@ -154,7 +156,7 @@ def how_to_go_on(run: Path, log_dir: Path, args: argparse.Namespace) -> str:
 
 
 def command_line(words: list[str]) -> str:
-    """The words as this system's shell takes them."""
+    """The words as the shell takes them: on Windows, cmd.exe."""
     return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 

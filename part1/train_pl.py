@@ -198,7 +198,7 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
         done = saved["epoch"] + 1
         complete = (run / "summary.json").exists() and "importance_samples" not in args.given
         if done > args.epochs or (done == args.epochs and complete):
-            raise InputError(f"the run already has {done} epochs: raise --epochs to continue it")
+            raise InputError(f"the run is done up to epoch {done}: raise --epochs to continue it")
     check(args)
     make_writable(*((run, "run to --resume") if run else (log_dir, "--log_dir")))
     args.data_dir = str(beside(args.data_dir, DATA_DIR))
@@ -295,7 +295,9 @@ def make_trainer(args: argparse.Namespace, log_dir: Path, checkpoint: Path | Non
 def average_device(accelerator: str) -> str | None:
     """Where the moving average of the weights is kept: on the GPU, to which the model has not been moved yet when
     Lightning copies it."""
-    return "cuda" if accelerator != "cpu" and torch.cuda.is_available() else None
+    if accelerator == "cpu":
+        return None
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else None
 
 
 def finish(args, trainer, record, best: VAE, best_epoch: int, test_loader, test_result: dict[str, float]) -> None:

@@ -194,7 +194,7 @@ def how_to_go_on(run: Path, log_dir: Path, args: argparse.Namespace) -> str:
 
 
 def command_line(words: list[str]) -> str:
-    """The words as this system's shell takes them."""
+    """The words as the shell takes them: on Windows, cmd.exe."""
     return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 

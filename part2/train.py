@@ -230,7 +230,7 @@ def main(args: argparse.Namespace) -> dict:
         args = continued(args, saved["flags"])
         complete = (folder / "summary.json").exists()
         if saved["epoch"] > args.epochs or (saved["epoch"] == args.epochs and complete):
-            raise InputError(f"the run already has {saved['epoch']} epochs: raise --epochs to continue it")
+            raise InputError(f"the run is done up to epoch {saved['epoch']}: raise --epochs to continue it")
     check(args)
     make_writable(*((folder, "run to --resume") if folder else (log_dir, "--log_dir")))
     args.data_dir = str(beside(args.data_dir, DATA_DIR))
@@ -239,14 +239,16 @@ def main(args: argparse.Namespace) -> dict:
     from mnist import load_data
     from training_run import TrainingRun
 
-    missing = None
-    with fabric.rank_zero_first():  # which downloads what the others then find; no error leaves it, or they would wait
+    failed = None
+    with fabric.rank_zero_first():  # which downloads what the others then find
         try:
             loaders = load_data(args)
-        except NoDataError as error:
-            missing = error
-    if missing:
-        raise NoDataError(f"{missing}, or train on the built-in digits with --dataset digits") from missing
+        except Exception as error:  # none leaves the block, or the processes would wait for each other in vain
+            failed = error
+    if isinstance(failed, NoDataError):
+        raise NoDataError(f"{failed}, or train on the built-in digits with --dataset digits") from failed
+    if failed:
+        raise failed
     if fabric.is_global_zero:
         folder = folder or run_folder.new_run(log_dir)
     folder = fabric.broadcast(folder)

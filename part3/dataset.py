@@ -10,6 +10,7 @@ import os
 import re
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -242,9 +243,12 @@ def tiny_shakespeare(path: Path, url: str = TINY_SHAKESPEARE) -> Path:
                          f"file at {path}")  # fmt: skip
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # other machines may download it, too
+        try:
+            temporary.write_bytes(content)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"cannot write {path} ({error.strerror}): give another --data_dir") from error
     return path

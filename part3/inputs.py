@@ -207,11 +207,9 @@ def check(args: argparse.Namespace) -> None:
     if args.min_learning_rate > args.learning_rate:
         raise InputError(f"--min_learning_rate {args.min_learning_rate} must not be above --learning_rate "
                          f"{args.learning_rate}")  # fmt: skip
-    if args.min_learning_rate and args.lr_schedule == "constant":
+    if "min_learning_rate" in args.given and args.min_learning_rate and args.lr_schedule == "constant":
         raise InputError("--min_learning_rate is where a cosine ends, and --lr_schedule is constant: leave it out, or "
                          "give --lr_schedule cosine")  # fmt: skip
-    if args.max_steps is not None and args.warmup_steps >= args.max_steps:
-        raise InputError(f"--warmup_steps {args.warmup_steps} must be below --max_steps {args.max_steps}")
     if len(args.betas) != 2 or not all(0 <= beta < 1 for beta in args.betas):
         raise InputError(f"--betas must be two numbers of at least 0 and below 1, not {args.betas}")
     if str(args.devices) != "auto" and (not str(args.devices).isdecimal() or int(args.devices) < 1):

@@ -117,7 +117,7 @@ def locate(model_type: str | Path, filename: str) -> Path:
         path = folder / filename
         if not path.is_file():
             raise InputError(f"{folder} has no {filename}: give a folder with config.json, model.safetensors and "
-                             "tokenizer.json")  # fmt: skip
+                             "a tokenizer")  # fmt: skip
     try:
         with open(path, "rb") as file:
             pointer = file.read(len(LFS_POINTER)) == LFS_POINTER

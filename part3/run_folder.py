@@ -103,7 +103,7 @@ def devices_of(trainer: pl.Trainer) -> str:
 
 
 def command_line(words: list[str]) -> str:
-    """The words as this system's shell takes them."""
+    """The words as the shell takes them: on Windows, cmd.exe."""
     return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 

@@ -93,6 +93,8 @@ def train(args: argparse.Namespace) -> dict:
         model = from_scratch(args, train_set.vocab_size)
     num_devices = _num_devices(args)
     num_steps = planned_steps(args, len(train_set), num_devices)
+    if saved is None and args.warmup_steps >= num_steps:
+        raise InputError(f"--warmup_steps {args.warmup_steps} must be below the {num_steps} steps of the training")
     if saved is not None:
         complete = (run / "summary.json").exists()
         if saved["global_step"] > num_steps or (saved["global_step"] == num_steps and complete):

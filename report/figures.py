@@ -162,7 +162,7 @@ def code_clouds() -> Figure | None:
 
 
 def draw_codes(axes, rows: list[dict], limit: float) -> None:
-    """Codes within a square of half this side, coloured by digit, and the prior's contours."""
+    """Codes within a square of twice this side, coloured by digit, and the prior's contours."""
     for digit, colour in enumerate(DIGIT_COLOURS):
         points = [(row["z_1"], row["z_2"]) for row in rows if row["label"] == digit]
         points = [point for point in points if max(map(abs, point)) <= limit]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -57,6 +58,18 @@ def test_two_devices_do_what_one_does_with_batches_of_twice_the_size(repository,
     assert scores[0] == pytest.approx(scores[1], rel=1e-3)
 
 
+def test_two_devices_end_where_the_data_cannot_be_read(repository, tmp_path):
+    """And do not wait for each other."""
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (raw / f"{name}-ubyte").write_bytes(b"short")
+    argv = ["--dataset", "mnist", "--data_dir", str(tmp_path), "--devices", "2", "--log_dir", str(tmp_path / "logs")]
+    done = subprocess.run(command(repository, *argv), env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2
+    assert done.stderr.count("train.py: error: ") == 1 and "Traceback" not in done.stderr
+
+
 def test_an_interrupted_run_says_how_to_go_on_and_does(repository, tmp_path):
     argv = ["--epochs", "1000", "--batch_size", "150", "--log_dir", str(tmp_path / "all logs")]
     run = tmp_path / "all logs" / "version_0"
@@ -75,7 +88,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(repository, tmp_path):
     assert "Traceback" not in output
 
     saved = torch.load(checkpoint, weights_only=True)["epoch"]
-    assert f"interrupted, epoch {saved} is saved: continue with {sys.executable} " in output
+    assert f"interrupted, epoch {saved} is saved: continue with {shlex.quote(sys.executable)} " in output
     more = ["--epochs", str(saved + 1)]
     again = subprocess.run([*command_to_go_on(output), *more], **place)
     assert again.returncode == 0, again.stdout

@@ -208,12 +208,12 @@ def test_fewer_epochs_than_the_run_has(fails, finished):
     checkpoint = torch.load(file, weights_only=True)
     torch.save({**checkpoint, "epoch": 3}, file)
     error = fails("--log_dir", str(finished.parent), "--resume", "--epochs", "2")
-    assert "already has 3 epochs" in error and "raise --epochs" in error
+    assert "done up to epoch 3: raise --epochs" in error
 
 
 def test_a_complete_run_keeps_its_summary(fails, finished):
     before = (finished / "summary.json").read_text()
-    assert "already has 1 epochs" in fails("--log_dir", str(finished.parent), "--resume")
+    assert "done up to epoch 1: raise --epochs" in fails("--log_dir", str(finished.parent), "--resume")
     assert (finished / "summary.json").read_text() == before
 
 

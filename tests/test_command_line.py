@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -55,7 +56,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(repository, tmp_path):
     assert "Traceback" not in output
 
     saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] + 1
-    assert f"interrupted, epoch {saved} is saved: continue with {sys.executable} " in output
+    assert f"interrupted, epoch {saved} is saved: continue with {shlex.quote(sys.executable)} " in output
     more = ["--epochs", str(saved + 1)]
     again = subprocess.run([*command_to_go_on(output), *more], **place)
     assert again.returncode == 0, again.stdout

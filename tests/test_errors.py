@@ -232,13 +232,13 @@ def test_a_checkpoint_outside_a_run_s_folder(fails, part1, finished, tmp_path, c
 
 def test_fewer_epochs_than_the_run_has(fails, part1, tmp_path):
     part1.train_pl.train_vae(part1.inputs.parse([*SMALL, "--epochs", "2", "--log_dir", str(tmp_path)]))
-    assert "already has 2 epochs" in fails("--log_dir", str(tmp_path), "--resume", "--epochs", "1")
+    assert "done up to epoch 2: raise --epochs" in fails("--log_dir", str(tmp_path), "--resume", "--epochs", "1")
 
 
 def test_a_complete_run_keeps_its_summary(fails, part1, finished):
     """It has nothing left to do, unless something more is asked of it."""
     log_dir, before = str(finished.parents[1]), (finished / "summary.json").read_text()
-    assert "already has 1 epochs" in fails("--log_dir", log_dir, "--resume")
+    assert "done up to epoch 1: raise --epochs" in fails("--log_dir", log_dir, "--resume")
     assert (finished / "summary.json").read_text() == before
     part1.train_pl.train_vae(part1.inputs.parse(["--log_dir", log_dir, "--resume", "--importance_samples", "2"]))
     assert '"importance_samples": 2' in (finished / "summary.json").read_text()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -70,7 +71,7 @@ def refused(part3, capsys, argv: list[str]) -> str:
         (["--betas", "0.9", "1"], "--betas must be two numbers of at least 0 and below 1"),
         (["--min_learning_rate", "1"], "--min_learning_rate 1.0 must not be above --learning_rate 0.0005"),
         (["--min_learning_rate", "1e-5"], "and --lr_schedule is constant: leave it out, or give --lr_schedule cosine"),
-        (["--warmup_steps", "9", "--max_steps", "9"], "--warmup_steps 9 must be below --max_steps 9"),
+        (["--warmup_steps", "9", "--max_steps", "9"], "--warmup_steps 9 must be below the 9 steps of"),
         (["--accelerator", "abacus"], "invalid choice: 'abacus'"),
         (["--clip_grad_norm", "-1"], "--clip_grad_norm must be a number of at least 0, not -1.0"),
         (["--model_type", "gpt-huge"], "invalid choice: 'gpt-huge'"),
@@ -153,7 +154,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(repository, text_file):
     assert first.returncode == 130
     assert "Traceback" not in output
     kept = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
-    assert f"{kept} steps are kept; continue with {sys.executable} " in output
+    assert f"{kept} steps are kept; continue with {shlex.quote(sys.executable)} " in output
     again = subprocess.run([*command_to_go_on(output), "--max_steps", str(kept + 1)], **place)
     assert again.returncode == 0, again.stdout
     assert rows_of(run)[-1]["step"] == str(kept + 1)

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -181,7 +182,7 @@ def test_what_follows_the_last_step_is_made_up_for(
         with caplog.at_level("INFO"), pytest.raises((KeyboardInterrupt, SystemExit)):
             part3.train.train(flags(text_file, tmp_path))
     signal.signal(signal.SIGINT, handler)  # which Lightning ignores after an interruption
-    assert f"7 steps are kept; continue with {sys.executable} " in caplog.text
+    assert f"7 steps are kept; continue with {shlex.quote(sys.executable)} " in caplog.text
     resumed = tmp_path / "lightning_logs" / "version_0"
     assert not (resumed / "summary.json").exists()
     assert part3.train.train(flags(text_file, tmp_path, resume=str(resumed))) == results
@@ -222,7 +223,7 @@ def test_sigterm_ends_a_training_with_its_own_exit_code(part3, text_file, tmp_pa
     monkeypatch.setattr(part3.train, "parse", lambda argv: flags(text_file, tmp_path))
     with caplog.at_level("INFO"):
         assert part3.train.main([]) == 143
-    assert f"3 steps are kept; continue with {sys.executable} " in caplog.text
+    assert f"3 steps are kept; continue with {shlex.quote(sys.executable)} " in caplog.text
 
 
 def test_a_continued_run_is_not_complete_until_its_end(part3, text_file, tmp_path, monkeypatch):

@@ -76,7 +76,7 @@ def test_a_run_from_before_a_flag_came_is_continued_with_its_default(request, na
 
 
 @pytest.mark.parametrize("name", ["part1", "part2", "part3"])
-def test_apple_s_processors_have_no_float64(request, name, tmp_path, monkeypatch):
+def test_apple_s_gpus_have_no_float64(request, name, tmp_path, monkeypatch):
     part = request.getfixturevalue(name)
     args = part.inputs.completed(Namespace(precision="64-true"))
     place = SimpleNamespace(root_device=torch.device("mps"))
@@ -102,11 +102,27 @@ def test_what_a_run_is_said_to_run_on(request, name):
     assert run_folder.devices_of(trainer) == f"6 x {one}"
 
 
-def test_the_average_of_the_weights_is_kept_where_they_are(part1, monkeypatch):
+@pytest.mark.parametrize(
+    ("cuda", "mps", "accelerator", "device"),
+    [
+        (False, False, "auto", None),
+        (True, False, "auto", "cuda"),
+        (False, True, "gpu", "mps"),
+        (True, True, "cpu", None),
+    ],
+)
+def test_the_average_of_the_weights_is_kept_where_they_are(
+    part1, tmp_path, monkeypatch, cuda, mps, accelerator, device
+):
     """Lightning would copy them before it moves them to the GPU."""
-    for there, accelerator, device in ((False, "auto", None), (True, "auto", "cuda"), (True, "cpu", None)):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
-        assert part1.train_pl.average_device(accelerator) == device
+    given = {}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    monkeypatch.setattr("pytorch_lightning.Trainer", lambda **kwargs: given.update(kwargs))
+    args = part1.inputs.completed(Namespace(ema=0.5, accelerator=accelerator))
+    part1.train_pl.make_trainer(args, tmp_path, None)
+    (average,) = (callback for callback in given["callbacks"] if type(callback).__name__ == "EMAWeightAveraging")
+    assert (average._device and average._device.type) == device
 
 
 @pytest.mark.parametrize("name", ["part1", "part2", "part3"])

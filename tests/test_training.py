@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shlex
 import signal
 import sys
 from argparse import Namespace
@@ -241,9 +242,12 @@ def test_resuming_a_finished_run_repeats_its_evaluation_alone(part1, tmp_path, c
     part1.train_pl.train_vae(flags(tmp_path))
     run = run_of(tmp_path)
     weights, metrics = checkpoint_of(run)["state_dict"], (run / "metrics.csv").read_bytes()
-    (run / "summary.json").unlink()
+    (run / "summary.json").unlink()  # as where it was interrupted after its last epoch
+    part1.train_pl.train_vae(flags(tmp_path, resume=run.name))
+    assert "test_importance_weighted_bpd" not in json.loads((run / "summary.json").read_text())
     with caplog.at_level("INFO"):
         part1.train_pl.train_vae(flags(tmp_path, resume=run.name, importance_samples=2))
+    assert yaml.safe_load((run / "hparams.yaml").read_text())["importance_samples"] == 2
     summary = json.loads((run / "summary.json").read_text())
     scores = summary["test_bpd"], summary["best_epoch"], summary["test_importance_weighted_bpd"]
     message = "test: %.4f bpd (best epoch %d of 2); importance-weighted with 2 samples %.4f bpd; pictures and numbers"
@@ -329,7 +333,7 @@ def test_sigterm_ends_a_training_with_its_own_exit_code(part1, tmp_path, monkeyp
     monkeypatch.setattr(part1.train, "parse", lambda argv: flags(tmp_path))
     with caplog.at_level("INFO"):
         assert part1.train.main([]) == 143
-    assert f"epoch 1 is saved: continue with {sys.executable} " in caplog.text
+    assert f"epoch 1 is saved: continue with {shlex.quote(sys.executable)} " in caplog.text
 
 
 @pytest.mark.parametrize("bar", [False, True])
