@@ -191,13 +191,15 @@ def test_versions_in_the_readme_are_the_pinned_ones(repository):
     assert dict(found).items() <= pins(repository).items()
 
 
-def test_numbers_of_the_readme_are_those_of_the_results(repository):
+@pytest.mark.parametrize("readme", ["README.md", "part1/README.md"])
+def test_numbers_of_the_readme_are_those_of_the_results(repository, readme):
     """A number that is a link to an entry of a result, `[0.51](report/results/vae_z20/summary.json#test_bpd)`, or to
     one within others, `#part1.step.seconds`."""
-    links = re.findall(r"\[([0-9.,]+)\]\((report/results/[^)#]+)#([\w.]+)\)", (repository / "README.md").read_text())
+    path = repository / readme
+    links = re.findall(r"\[([0-9.,]+)\]\(([./]*report/results/[^)#]+)#([\w.]+)\)", path.read_text())
     assert links
     for text, file, key in links:
-        result = json.loads((repository / file).read_text())
+        result = json.loads((path.parent / file).read_text())
         value = functools.reduce(lambda entry, name: entry[name], key.split("."), result)
         decimals = len(text.partition(".")[2])
         assert float(text.replace(",", "")) == round(value, decimals), f"{file} {key}: {value}"
