@@ -39,8 +39,9 @@ demo: $(VENV)/.installed ## train within minutes, on data that need no download
 	$(BIN)/python part3/generate.py --checkpoint part3/logs/$(DEMO)/lightning_logs/version_0 --prompt "The " \
 	  --num_samples 2 --n_steps 300
 	@echo
-	@echo "The pictures of this demo:"
-	@find part1/VAE_logs/$(DEMO) part2/AAE_logs/$(DEMO) part3/logs/$(DEMO) -name '*.png' ! -name sprite.png | sort | sed 's/^/  /'
+	@echo "Pictures of this demo; those of single epochs lie beside them:"
+	@find part1/VAE_logs/$(DEMO) part2/AAE_logs/$(DEMO) part3/logs/$(DEMO) -name '*.png' ! -name sprite.png \
+	  ! -name 'epoch_*' ! -path '*/results/*' | sort | sed 's/^/  /'
 	@echo "Curves and codes: make tensorboard LOGS=part1/VAE_logs/$(DEMO), then open http://localhost:6006"
 	@echo "and of part 2:    make tensorboard LOGS=part2/AAE_logs/$(DEMO)"
 	@echo "Curves and texts: make tensorboard LOGS=part3/logs/$(DEMO)"

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import shutil
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -267,6 +268,8 @@ def make_trainer(args: argparse.Namespace, log_dir: Path, checkpoint: Path | Non
     there = (0 if args.accelerator == "cpu" else torch.cuda.device_count()) or os.cpu_count()
     if args.devices != "auto" and int(args.devices) > there:
         raise InputError(f"--devices is {args.devices}, but this machine has {there}: give at most so many")
+    if args.accelerator == "gpu" and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
+        raise InputError("--accelerator gpu: PyTorch finds no GPU here: leave the flag out to train on the CPU")
     try:
         trainer = pl.Trainer(
             accelerator=args.accelerator,
@@ -314,6 +317,7 @@ def finish(args, trainer, record, best: VAE, best_epoch: int, test_loader, test_
         means, labels = encode(best, test_loader)
     pixels = test_loader.dataset[:PROJECTED][0] / 15
     points = F.pad(means[:PROJECTED], (0, max(0, 3 - args.z_dim)))  # with fewer dimensions the projector draws nothing
+    shutil.rmtree(folder / f"{args.epochs:05}", ignore_errors=True)  # the projector's, of a run that is measured again
     board.add_embedding(points, labels[:PROJECTED].tolist(), pixels, global_step=args.epochs, tag="codes")
     figures = {"bpd_curve": plot_bpd_curve(record.rows, results["test_bpd"])}
     if args.z_dim == 2:

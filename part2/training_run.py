@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import logging
 import math
+import shutil
 from pathlib import Path
 
 import torch
@@ -181,6 +182,7 @@ class TrainingRun:
         pixels = self.test_loader.dataset[:PROJECTED][0] / 2 + 0.5
         # With fewer dimensions the projector draws nothing.
         points = F.pad(codes[:PROJECTED], (0, max(0, 3 - self.args.z_dim)))
+        shutil.rmtree(self.folder / f"{self.epoch:05}", ignore_errors=True)  # the projector's, where this is repeated
         self.writer.add_embedding(points, labels[:PROJECTED].tolist(), pixels, global_step=self.epoch, tag="codes")
         figures = {"curves": plot_curves(self.rows)}
         if self.args.z_dim == 2:

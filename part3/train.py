@@ -206,6 +206,7 @@ def make_trainer(
         first_step: steps that the run has; what TensorBoard shows beyond them is written again.
     """
     import pytorch_lightning as pl
+    import torch
     from pytorch_lightning.loggers import TensorBoardLogger
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
@@ -223,6 +224,8 @@ def make_trainer(
         BestAndLast(kept_steps=first_step),
         *([StepBar(record)] if bar else []),
     ]
+    if args.accelerator == "gpu" and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
+        raise InputError("--accelerator gpu: PyTorch finds no GPU here: leave the flag out to train on the CPU")
     try:
         trainer = pl.Trainer(
             accelerator=args.accelerator,
