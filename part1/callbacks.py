@@ -127,13 +127,18 @@ class RunRecord(pl.Callback):
         self.rows: list[dict[str, float]] = []
         self.seconds: list[float] = []
 
+    def on_fit_start(self, trainer: pl.Trainer, pl_module) -> None:
+        """Also where a complete run has no epoch left and is measured again."""
+        if trainer.is_global_zero:
+            folder = Path(trainer.logger.log_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            save_hparams_to_yaml(str(folder / "hparams.yaml"), self.flags)
+
     def on_train_start(self, trainer: pl.Trainer, pl_module) -> None:
         if not trainer.is_global_zero:
             return
         folder = Path(trainer.logger.log_dir)
-        folder.mkdir(parents=True, exist_ok=True)
         (folder / "summary.json").unlink(missing_ok=True)  # of a complete run that is continued
-        save_hparams_to_yaml(str(folder / "hparams.yaml"), self.flags)
         trainer.logger.experiment.add_custom_scalars(
             {"bits per dimension": {"training and validation": ["Multiline", ["train_bpd", "val_bpd"]]}}
         )

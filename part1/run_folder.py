@@ -10,6 +10,7 @@ import shlex
 import statistics
 import subprocess
 import sys
+import uuid
 import warnings
 from datetime import UTC, datetime
 from importlib import metadata
@@ -17,7 +18,6 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.core.saving import save_hparams_to_yaml
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from inputs import HERE, InputError, given_again
@@ -37,9 +37,10 @@ class OneStepCheckpoints(TorchCheckpointIO):
 
 def write_whole(path: Path, write, mode: str = "w") -> None:
     """Replace a file in one step, so that an interruption leaves the old or the new one and never a half."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # as other machines may write the same file
+    newline, encoding = (None, None) if "b" in mode else ("", "utf-8")
     try:
-        with open(temporary, mode, newline=None if "b" in mode else "") as file:
+        with open(temporary, mode, newline=newline, encoding=encoding) as file:
             write(file)
         os.replace(temporary, path)
     except BaseException:
@@ -65,7 +66,6 @@ def write_summary(folder: Path, args, trainer: pl.Trainer, record, best_epoch: i
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}},
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    save_hparams_to_yaml(str(folder / "hparams.yaml"), record.flags)  # new ones where a complete run is measured again
     write_whole(folder / "summary.json", lambda file: file.write(json.dumps(summary, indent=2) + "\n"))
 
 

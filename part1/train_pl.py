@@ -256,7 +256,7 @@ def make_trainer(args: argparse.Namespace, log_dir: Path, checkpoint: Path | Non
     logger = TensorBoardLogger(**place, default_hp_metric=False)
     record = RunRecord(args)
     callbacks = [
-        *([EMAWeightAveraging(decay=args.ema, device=average_device(args.accelerator))] if args.ema else []),
+        *([EMAWeightAveraging(decay=args.ema, device=kind_of_gpu(args.accelerator))] if args.ema else []),
         SeedEveryEpoch(args.seed),
         GenerateCallback(save_to_disk=True),
         record,
@@ -268,7 +268,7 @@ def make_trainer(args: argparse.Namespace, log_dir: Path, checkpoint: Path | Non
     there = (0 if args.accelerator == "cpu" else torch.cuda.device_count()) or os.cpu_count()
     if args.devices != "auto" and int(args.devices) > there:
         raise InputError(f"--devices is {args.devices}, but this machine has {there}: give at most so many")
-    if args.accelerator == "gpu" and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
+    if args.accelerator == "gpu" and not kind_of_gpu("gpu"):
         raise InputError("--accelerator gpu: PyTorch finds no GPU here: leave the flag out to train on the CPU")
     try:
         trainer = pl.Trainer(
@@ -295,9 +295,9 @@ def make_trainer(args: argparse.Namespace, log_dir: Path, checkpoint: Path | Non
     return trainer, record
 
 
-def average_device(accelerator: str) -> str | None:
-    """Where the moving average of the weights is kept: on the GPU, to which the model has not been moved yet when
-    Lightning copies it."""
+def kind_of_gpu(accelerator: str) -> str | None:
+    """Name of the device that a training with this flag runs on; None for the CPU. The moving average of the weights
+    is kept there, since Lightning copies the model before it moves it."""
     if accelerator == "cpu":
         return None
     return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else None

@@ -10,6 +10,7 @@ import shlex
 import statistics
 import subprocess
 import sys
+import uuid
 from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from pathlib import Path
@@ -45,9 +46,10 @@ def flags_of(args: argparse.Namespace) -> dict:
 
 def write_whole(path: Path, write, mode: str = "w") -> None:
     """Replace a file in one step, so that an interruption leaves the old or the new one and never a half."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # as other machines may write the same file
+    newline, encoding = (None, None) if "b" in mode else ("", "utf-8")
     try:
-        with open(temporary, mode, newline=None if "b" in mode else "") as file:
+        with open(temporary, mode, newline=newline, encoding=encoding) as file:
             write(file)
         os.replace(temporary, path)
     except BaseException:

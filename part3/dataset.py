@@ -6,11 +6,9 @@ import argparse
 import hashlib
 import http.client
 import logging
-import os
 import re
 import urllib.error
 import urllib.request
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -241,14 +239,11 @@ def tiny_shakespeare(path: Path, url: str = TINY_SHAKESPEARE) -> Path:
     if not _is_tiny_shakespeare(content):
         raise InputError(f"what came from {url} is not the text that goes by this name: try again later, or put the "
                          f"file at {path}")  # fmt: skip
+    from run_folder import write_whole  # with Lightning, which takes seconds
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # other machines may download it, too
-        try:
-            temporary.write_bytes(content)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_whole(path, lambda file: file.write(content), mode="wb")
     except OSError as error:
         raise InputError(f"cannot write {path} ({error.strerror}): give another --data_dir") from error
     return path

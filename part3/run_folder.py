@@ -10,6 +10,7 @@ import shlex
 import statistics
 import subprocess
 import sys
+import uuid
 import warnings
 from datetime import UTC, datetime
 from importlib import metadata
@@ -41,9 +42,10 @@ class OneStepCheckpoints(TorchCheckpointIO):
 
 def write_whole(path: Path, write, mode: str = "w") -> None:
     """Replace a file in one step, so that an interruption leaves the old or the new one and never a half."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # as other machines may write the same file
+    newline, encoding = (None, None) if "b" in mode else ("", "utf-8")
     try:
-        with open(temporary, mode, **({} if "b" in mode else {"newline": "", "encoding": "utf-8"})) as file:
+        with open(temporary, mode, newline=newline, encoding=encoding) as file:
             write(file)
         os.replace(temporary, path)
     except BaseException:

@@ -25,7 +25,7 @@ AUTOENCODERS = {
     "aae_z8": ("adversarial, 8", GREEN),
     "aae_z20": ("adversarial, 20", GREY),
 }
-NEAR = 4  # how far from its centre the prior is looked at where codes lie much farther away
+NEAR = 4  # how far from its centre the prior is looked at; report.typ counts the codes beyond it
 # Those of part 2's own pictures.
 DIGIT_COLOURS = (
     "#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499", "#777777",
@@ -162,7 +162,7 @@ def code_clouds() -> Figure | None:
 
 
 def draw_codes(axes, rows: list[dict], limit: float) -> None:
-    """Codes within a square of twice this side, coloured by digit, and the prior's contours."""
+    """Codes with no coordinate beyond the limit, coloured by digit, and the prior's contours."""
     for digit, colour in enumerate(DIGIT_COLOURS):
         points = [(row["z_1"], row["z_2"]) for row in rows if row["label"] == digit]
         points = [point for point in points if max(map(abs, point)) <= limit]
@@ -266,7 +266,7 @@ def gpt_curves() -> Figure | None:
                           color=colour, linewidth=1.2, label=f"{text}, {title}")  # fmt: skip
         axes.set(xlabel="step", ylabel=label)
         axes.grid(alpha=0.3)
-    figure.legend(*axes.get_legend_handles_labels(), ncols=4, loc="outside lower center")
+    figure.legend(*axes.get_legend_handles_labels(), ncols=4, loc="outside lower center", columnspacing=1)
     return figure
 
 

@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY / "part3"))
 LENGTHS = (128, 256, 512, 1024, 2048, 4096)
 WAYS = ("written_out", "fused")
 
@@ -27,7 +28,6 @@ def memory(name: str) -> int:
 def measure(length: int, way: str, rounds: int, seed: int) -> dict:
     """Median seconds and peak memory of a forward and a backward pass. In a process of its own, since memory that was
     freed is not always given back."""
-    sys.path.insert(0, str(REPOSITORY / "part3"))
     import torch
 
     from gpt import CausalSelfAttention
@@ -60,7 +60,6 @@ def main() -> int:
     if args.one:
         print(json.dumps(measure(int(args.one[0]), args.one[1], args.rounds, args.seed)))
         return 0
-    sys.path.insert(0, str(REPOSITORY / "part3"))
     import torch
 
     from run_folder import device_name
