@@ -53,7 +53,7 @@ class GenerateCallback(pl.Callback):
         was_training = pl_module.training
         pl_module.eval()
         try:
-            with isolate_rng():
+            with isolate_rng(include_cuda=pl_module.device.type == "cuda"):
                 torch.manual_seed(0)
                 grid = sample_grid(pl_module.sample(self.batch_size))
         finally:

@@ -74,9 +74,10 @@ def generate(args: argparse.Namespace) -> list[Path]:
     import torch
     from torchvision.utils import save_image
 
+    from mnist import load_data
     from pictures import interpolation_grid, reconstruction_grid, sample_grid
     from run_folder import find_checkpoint, run_of
-    from train_pl import load_data, load_vae
+    from train_pl import load_vae
     from utils import visualize_manifold
 
     check(args)

@@ -3,6 +3,7 @@
 The images are discretised once, when they are read, and kept as bytes in memory; a batch is one index operation.
 """
 
+import argparse
 import contextlib
 import logging
 import os
@@ -93,6 +94,7 @@ def mnist(
     num_workers: int = 4,
     download: bool = True,
     seed: int | None = None,
+    pin_memory: bool = False,
 ) -> Loaders:
     """Loaders of 4-bit MNIST: 54,000 images for training, 6,000 for validation, 10,000 for the test.
 
@@ -102,6 +104,7 @@ def mnist(
         num_workers: loader processes; 0 is fastest here.
         download: fetch the files where they are missing.
         seed: fixes the order of the training images in each epoch; None draws it from torch's global generator.
+        pin_memory: make batches in memory from which a CUDA device copies while it computes.
 
     Returns:
         train, validation and test loader; each batch is images, long [B, 1, 28, 28] with values 0 .. 15, and labels,
@@ -114,10 +117,10 @@ def mnist(
     (images, labels), test = _read_mnist(beside(root, DATA_DIR), download)
     training = ImageDataset(images, labels)
     train, val = random_split(training, [54_000, 6_000], generator=torch.Generator().manual_seed(SPLIT_SEED))
-    return _loaders(train, val, ImageDataset(*test), batch_size, num_workers, seed)
+    return _loaders(train, val, ImageDataset(*test), batch_size, num_workers, seed, pin_memory)
 
 
-def digits(batch_size: int = 128, num_workers: int = 0, seed: int | None = None) -> Loaders:
+def digits(batch_size: int = 128, num_workers: int = 0, seed: int | None = None, pin_memory: bool = False) -> Loaders:
     """Loaders like those of `mnist` for scikit-learn's 1,797 digits, scaled from 8x8 to 28x28 pixels.
 
     1,350 images are for training, 150 for validation, and the last 297 for the test.
@@ -130,17 +133,30 @@ def digits(batch_size: int = 128, num_workers: int = 0, seed: int | None = None)
     images, labels = discretize(large, NUM_VALUES).byte(), torch.as_tensor(source.target).long()
     training, test = ImageDataset(images[:1500], labels[:1500]), ImageDataset(images[1500:], labels[1500:])
     train, val = random_split(training, [1350, 150], generator=torch.Generator().manual_seed(SPLIT_SEED))
-    return _loaders(train, val, test, batch_size, num_workers, seed)
+    return _loaders(train, val, test, batch_size, num_workers, seed, pin_memory)
+
+
+def load_data(args: argparse.Namespace, pin_memory: bool = False) -> Loaders:
+    """Training, validation and test loader that the flags ask for."""
+    if args.dataset == "digits":
+        return digits(args.batch_size, args.num_workers, args.seed, pin_memory)
+    return mnist(args.data_dir, args.batch_size, args.num_workers, seed=args.seed, pin_memory=pin_memory)
 
 
 def _loaders(
-    train: Subset, val: Subset, test: ImageDataset, batch_size: int, num_workers: int, seed: int | None
+    train: Subset,
+    val: Subset,
+    test: ImageDataset,
+    batch_size: int,
+    num_workers: int,
+    seed: int | None,
+    pin_memory: bool,
 ) -> Loaders:
     common = {
         "batch_size": batch_size,
         "num_workers": num_workers,
         "collate_fn": as_it_is,
-        "pin_memory": torch.cuda.is_available(),
+        "pin_memory": pin_memory,
         "persistent_workers": num_workers > 0,
     }
     sampler = RandomSampler(train) if seed is None else EpochSampler(train, seed)

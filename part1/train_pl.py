@@ -21,7 +21,7 @@ from callbacks import BestAndLast, EpochBar, GenerateCallback, RunRecord, SeedEv
 from cnn_encoder_decoder import CNNDecoder, CNNEncoder
 from evaluation import encode, importance_weighted_bound
 from inputs import DATA_DIR, LOG_DIR, InputError, NoDataError, beside, check, completed, continued, make_writable
-from mnist import digits, mnist
+from mnist import load_data
 from pictures import plot_bpd_curve, plot_codes
 from utils import KLD, elbo_to_bpd, reconstruction_loss, sample_reparameterize, visualize_manifold
 
@@ -50,7 +50,9 @@ class VAE(pl.LightningModule):
         self.save_hyperparameters()
         self.encoder = CNNEncoder(num_filters=num_filters, z_dim=z_dim)
         self.decoder = CNNDecoder(num_filters=num_filters, z_dim=z_dim)
-        self._reset_totals()
+        self._totals, self._num_images = {}, {}
+        for mode in ("train", "val", "test"):
+            self._reset_totals(mode)
 
     def forward(self, imgs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """One-sample estimate of the negative evidence lower bound.
@@ -85,8 +87,11 @@ class VAE(pl.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=self.hparams.lr, fused=True)
 
+    def on_train_epoch_start(self) -> None:
+        self._reset_totals("train")
+
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        bpd = self._step(batch)
+        bpd = self._step(batch, "train")
         bad_step = torch.where(bpd.detach().isfinite(), torch.inf, float(batch_idx + 1))
         self._first_bad_step = torch.minimum(self._first_bad_step.to(bad_step), bad_step)
         return bpd
@@ -97,43 +102,48 @@ class VAE(pl.LightningModule):
         if self.trainer.is_last_batch:  # logged here, and not later, so that all callbacks see the epoch's means
             self._log_totals("train")
 
+    def on_validation_epoch_start(self) -> None:
+        self._reset_totals("val")
+
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self._step(batch)
+        self._step(batch, "val")
 
     def on_validation_epoch_end(self) -> None:
-        if self._anywhere(~self._totals.isfinite().all()):
+        if self._anywhere(~self._totals["val"].isfinite().all()):
             raise self._not_finite("validation loss", self.trainer.num_training_batches)
         self._log_totals("val")
 
+    def on_test_epoch_start(self) -> None:
+        self._reset_totals("test")
+
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self._step(batch)
+        self._step(batch, "test")
 
     def on_test_epoch_end(self) -> None:
         self._log_totals("test")
 
-    def _step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """Losses of one batch, added to the epoch's sums on the device, where nothing has to wait for them."""
+    def _step(self, batch: tuple[Tensor, Tensor], mode: str) -> Tensor:
+        """Losses of one batch, added to the pass's sums on the device, where nothing has to wait for them."""
         imgs, _ = batch
         L_rec, L_reg, bpd = self(imgs)
-        self._totals = (
-            self._totals.to(bpd.device) + len(imgs) * torch.stack([L_rec, L_reg, L_rec + L_reg, bpd]).detach()
-        )
-        self._num_images += len(imgs)
+        losses = torch.stack([L_rec, L_reg, L_rec + L_reg, bpd]).detach()
+        self._totals[mode] = self._totals[mode].to(bpd.device) + len(imgs) * losses
+        self._num_images[mode] += len(imgs)
         return bpd
 
     def _log_totals(self, mode: str) -> None:
         """Log the means over a whole pass; Lightning takes the entry `step` as the place on the horizontal axis."""
-        means = self._totals / max(self._num_images, 1)
+        means = self._totals[mode] / max(self._num_images[mode], 1)
         metrics = {f"{mode}_{name}": mean for name, mean in zip(METRICS, means, strict=True)}
         metrics["step"] = float(self.current_epoch + (mode != "test"))
         for name, value in metrics.items():
             in_bar = name.endswith("_bpd")
             self.log(name, value, on_step=False, on_epoch=True, sync_dist=True, batch_size=1, prog_bar=in_bar)
-        self._reset_totals()
 
-    def _reset_totals(self) -> None:
-        self._totals, self._num_images = torch.zeros(len(METRICS)), 0
-        self._first_bad_step = torch.tensor(torch.inf)
+    def _reset_totals(self, mode: str) -> None:
+        self._totals[mode], self._num_images[mode] = torch.zeros(len(METRICS)), 0
+        if mode == "train":
+            self._first_bad_step = torch.tensor(torch.inf)
 
     def _check_finite(self) -> None:
         step = self.trainer.strategy.reduce(self._first_bad_step, reduce_op="min").item()
@@ -204,7 +214,7 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
     make_writable(*((run, "run to --resume") if run else (log_dir, "--log_dir")))
     args.data_dir = str(beside(args.data_dir, DATA_DIR))
     try:
-        train_loader, val_loader, test_loader = load_data(args)
+        train_loader, val_loader, test_loader = load_data(args, pin_memory=kind_of_gpu(args.accelerator) == "cuda")
     except NoDataError as error:
         raise NoDataError(f"{error}, or train on the built-in digits with --dataset digits") from error
     # Lightning does this later than loaders with workers ask for the first order.
@@ -241,13 +251,6 @@ def evaluate(args: argparse.Namespace, trainer: pl.Trainer, record, test_loader)
         best.float().to(trainer.strategy.root_device)
         finish(args, trainer, record, best, saved["epoch"] + 1, test_loader, test_result[0])
     return test_result
-
-
-def load_data(args: argparse.Namespace):
-    """The loaders that the flags ask for."""
-    if args.dataset == "digits":
-        return digits(args.batch_size, args.num_workers, seed=args.seed)
-    return mnist(args.data_dir, args.batch_size, args.num_workers, seed=args.seed)
 
 
 def make_trainer(args: argparse.Namespace, log_dir: Path, checkpoint: Path | None):
@@ -306,7 +309,7 @@ def kind_of_gpu(accelerator: str) -> str | None:
 def finish(args, trainer, record, best: VAE, best_epoch: int, test_loader, test_result: dict[str, float]) -> None:
     """What a run leaves beside its metrics: bounds, pictures, codes for the projector, and last of all summary.json."""
     folder, board = Path(trainer.logger.log_dir), trainer.logger.experiment
-    with isolate_rng():
+    with isolate_rng(include_cuda=best.device.type == "cuda"):
         torch.manual_seed(args.seed)
         results = {name: float(value) for name, value in test_result.items()}
         if args.importance_samples:

@@ -87,6 +87,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     machine = parser.add_argument_group("machine")
     machine.add_argument("--no-cuda", action="store_true", help="stay on the CPU where there is a GPU")
+    machine.add_argument("--cuda", dest="no_cuda", action="store_false", default=argparse.SUPPRESS,
+                         help="to --resume a run on the GPU that was started with --no-cuda")  # fmt: skip
     machine.add_argument("--devices", default="1", help="how many GPUs (or CPU processes): a number or 'auto'")
     machine.add_argument("--num_nodes", type=int, default=1, help="how many machines")
     machine.add_argument("--strategy", choices=STRATEGIES, default="auto",
@@ -133,7 +135,7 @@ def continued(args: argparse.Namespace, flags: dict) -> argparse.Namespace:
                 "leave the flag out, or start a new run without --resume"
             )
         values[name] = flags[name]
-    for name in ("epochs", "precision", "devices", "num_nodes", "strategy"):
+    for name in ("epochs", "no_cuda", "precision", "devices", "num_nodes", "strategy"):
         if name not in args.given:
             values[name] = flags[name]
     if "data_dir" not in args.given and Path(flags["data_dir"]).is_dir():
@@ -148,8 +150,8 @@ def given_again(args: argparse.Namespace) -> list[str]:
     for action in build_parser()._actions:
         if action.dest in args.given - {*IDENTITY, "resume", "log_dir"}:
             value = getattr(args, action.dest)
-            if isinstance(value, bool):
-                words.append(action.option_strings[0 if value else -1])
+            if action.nargs == 0:  # a switch, of which there may be another for the opposite
+                words += action.option_strings[:1] if value == action.const else []
             else:
                 words += [action.option_strings[0], str(value)]
     return words

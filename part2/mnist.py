@@ -97,6 +97,7 @@ def mnist(
     num_workers: int = 4,
     download: bool = True,
     seed: int | None = None,
+    pin_memory: bool = False,
 ) -> DataLoader:
     """Loader of MNIST's 60,000 training images in random order; the last batch of an epoch may be smaller.
 
@@ -106,6 +107,7 @@ def mnist(
         num_workers: loader processes; 0 is fastest here.
         download: fetch the files where they are missing.
         seed: fixes the order of each epoch; None draws it from torch's global generator.
+        pin_memory: make batches in memory from which a CUDA device copies while it computes.
 
     Returns:
         Loader of images, float32 [B, 1, 28, 28] with values in [-1, 1], and labels, long [B] with values 0 .. 9.
@@ -115,7 +117,7 @@ def mnist(
         InputError: they are not those of MNIST.
     """
     dataset = _read_mnist(beside(root, DATA_DIR), train=True, download=download)
-    return _shuffled(dataset, batch_size, num_workers, seed)
+    return _shuffled(dataset, batch_size, num_workers, seed, pin_memory)
 
 
 def mnist_test(root: str | Path = "../data", batch_size: int = 1000, download: bool = True) -> DataLoader:
@@ -125,7 +127,11 @@ def mnist_test(root: str | Path = "../data", batch_size: int = 1000, download: b
 
 
 def digits(
-    batch_size: int = 64, num_workers: int = 0, seed: int | None = None, test_batch_size: int = 1000
+    batch_size: int = 64,
+    num_workers: int = 0,
+    seed: int | None = None,
+    test_batch_size: int = 1000,
+    pin_memory: bool = False,
 ) -> tuple[DataLoader, DataLoader]:
     """Loaders like those of `mnist` and `mnist_test` for scikit-learn's 1,797 digits, scaled from 8x8 to 28x28 pixels.
 
@@ -139,16 +145,17 @@ def digits(
     labels = torch.as_tensor(source.target).long()
     train, test = ImageDataset(images[:1500], labels[:1500]), ImageDataset(images[1500:], labels[1500:])
     return (
-        _shuffled(train, batch_size, num_workers, seed),
+        _shuffled(train, batch_size, num_workers, seed, pin_memory),
         DataLoader(test, batch_size=test_batch_size, collate_fn=as_it_is),
     )
 
 
-def load_data(args: argparse.Namespace) -> tuple[DataLoader, DataLoader]:
+def load_data(args: argparse.Namespace, pin_memory: bool = False) -> tuple[DataLoader, DataLoader]:
     """Training and test loader that the flags ask for."""
     if args.dataset == "digits":
-        return digits(args.batch_size, args.num_workers, seed=args.seed)
-    return mnist(args.data_dir, args.batch_size, args.num_workers, seed=args.seed), mnist_test(args.data_dir)
+        return digits(args.batch_size, args.num_workers, seed=args.seed, pin_memory=pin_memory)
+    train = mnist(args.data_dir, args.batch_size, args.num_workers, seed=args.seed, pin_memory=pin_memory)
+    return train, mnist_test(args.data_dir)
 
 
 def load_test_images(args: argparse.Namespace) -> tuple[Tensor, Tensor]:
@@ -157,14 +164,16 @@ def load_test_images(args: argparse.Namespace) -> tuple[Tensor, Tensor]:
     return loader.dataset[:]
 
 
-def _shuffled(dataset: ImageDataset, batch_size: int, num_workers: int, seed: int | None) -> DataLoader:
+def _shuffled(
+    dataset: ImageDataset, batch_size: int, num_workers: int, seed: int | None, pin_memory: bool
+) -> DataLoader:
     return DataLoader(
         dataset,
         batch_size=batch_size,
         sampler=RandomSampler(dataset) if seed is None else EpochSampler(len(dataset), seed),
         num_workers=num_workers,
         collate_fn=as_it_is,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
         # Of its own, because a loader draws its workers' seed when it starts them: the noise of the training must not
         # depend on when that is.

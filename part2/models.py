@@ -55,9 +55,8 @@ class ConvDecoder(nn.Module):
     """Maps a latent code to an image; the mirror of the encoder.
 
     Its images begin at MNIST's mean grey value, by the bias of the last layer. Without that, the first steps push all
-    pixels towards black; with some seeds, codes and activations run away until the tanh is saturated at -1, where no
-    gradient is left, and each image stays black. That is seen with λ = 1; with less, what the discriminator asks of
-    the codes holds them back.
+    pixels towards black; with some seeds this goes on until nearly all of them are close to -1, where the tanh passes
+    hardly any gradient on (`report/initialisation.py` counts such seeds).
 
     Args:
         z_dim: dimensions of the latent space.

@@ -242,7 +242,7 @@ def main(args: argparse.Namespace) -> dict:
     failed = None
     with fabric.rank_zero_first():  # which downloads what the others then find
         try:
-            loaders = load_data(args)
+            loaders = load_data(args, pin_memory=fabric.device.type == "cuda")
         except Exception as error:  # none leaves the block, or the processes would wait for each other in vain
             failed = error
     if isinstance(failed, NoDataError):
@@ -317,6 +317,8 @@ def start_fabric(args: argparse.Namespace) -> Fabric:
     except (MisconfigurationException, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"--devices, --num_nodes, --strategy or --precision cannot be used here: {reason}") from error
+    if not args.no_cuda and "no_cuda" in args.given and fabric.device.type == "cpu":
+        raise InputError("--cuda: PyTorch finds no GPU here: leave the flag out to train on the CPU")
     if args.precision == "64-true" and fabric.device.type == "mps":
         raise InputError("--precision 64-true needs float64, which Apple's GPUs do not have: give --no-cuda")
     fabric.launch()

@@ -80,7 +80,7 @@ class TensorBoardLogger:
         written is written under the number of steps so far; only then is anything read from the device.
 
         Args:
-            log_dict: scalars by name, as numbers or tensors with one element on any device.
+            log_dict: scalars by name, as numbers or tensors with one element, all of these on one device.
         """
         self.global_step += 1
         self._values.add(log_dict)

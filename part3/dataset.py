@@ -156,10 +156,12 @@ def as_it_is(batch):
     return batch
 
 
-def train_loader(dataset: TextDataset, batches: Batches, num_workers: int = 0) -> DataLoader:
-    """Loader of training batches (x, y), two times long [batch_size, block_size]."""
-    pinned = torch.cuda.is_available()
-    return DataLoader(dataset, batch_sampler=batches, num_workers=num_workers, collate_fn=as_it_is, pin_memory=pinned)
+def train_loader(dataset: TextDataset, batches: Batches, num_workers: int = 0, pin_memory: bool = False) -> DataLoader:
+    """Loader of training batches (x, y), two times long [batch_size, block_size]; with `pin_memory` they are made in
+    memory from which a CUDA device copies while it computes."""
+    return DataLoader(
+        dataset, batch_sampler=batches, num_workers=num_workers, collate_fn=as_it_is, pin_memory=pin_memory
+    )
 
 
 def val_loader(dataset: TextDataset, batch_size: int) -> DataLoader:

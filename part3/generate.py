@@ -220,6 +220,8 @@ def run(args: argparse.Namespace) -> list[str]:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, or 2 after one sentence about what cannot be used."""
     args = build_parser().parse_args(argv)
+    if hasattr(sys.stdout, "reconfigure"):  # a file or pipe of an older encoding lacks some characters
+        sys.stdout.reconfigure(errors="replace")
     try:
         run(args)
     except InputError as error:

@@ -1,6 +1,6 @@
 """What a user hands over: flags and paths, and the error for those that make no sense.
 
-Only the standard library is imported here, so that `train.py --help` answers at once.
+Nothing beyond the standard library is imported here, so that `train.py --help` answers at once.
 """
 
 import argparse
@@ -9,11 +9,12 @@ import os
 import tempfile
 from pathlib import Path
 
+from config import SIZES
+
 HERE = Path(__file__).resolve().parent
 DATA_DIR = "../data/"
 LOG_DIR = "./logs"
-MODEL_TYPES = ("openai-gpt", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "gopher-44m", "gpt-mini", "gpt-micro",
-               "gpt-nano")  # fmt: skip
+MODEL_TYPES = tuple(SIZES)
 PUBLISHED = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")  # those whose weights can be downloaded
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true")
 ACCELERATORS = ("auto", "gpu", "cpu")

@@ -80,7 +80,8 @@ class GPTLightningModule(pl.LightningModule):
         batches = Batches(len(self.train_dataset), self.config.train_batch_size, lambda: trainer.global_step,
                           min(left, self.config.val_every_n_steps), self.config.seed, trainer.global_rank,
                           world_size)  # fmt: skip
-        return train_loader(self.train_dataset, batches, self.config.num_workers)
+        on_cuda = trainer.strategy.root_device.type == "cuda"
+        return train_loader(self.train_dataset, batches, self.config.num_workers, pin_memory=on_cuda)
 
     def val_dataloader(self):
         return [] if self.val_dataset is None else val_loader(self.val_dataset, self.config.train_batch_size)

@@ -17,10 +17,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from inputs import InputError
+from inputs import PUBLISHED, InputError
 from vocabulary import Characters, Vocabulary, read_vocabulary
 
-REPOSITORIES = {name: f"openai-community/{name}" for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")}
+REPOSITORIES = {name: f"openai-community/{name}" for name in PUBLISHED}
 TRANSPOSED = re.compile(r"h\.\d+\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.weight$")
 BUFFERS = re.compile(r"(transformer\.)?h\.\d+\.attn\.(bias|masked_bias)$")  # causal masks that older files hold
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"

@@ -128,8 +128,9 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     from generate import check_data_dir
     from inputs import InputError, make_writable
+    from mnist import load_data
     from run_folder import find_checkpoint, prepare_processor, run_of, write_whole
-    from train_pl import load_data, load_vae
+    from train_pl import load_vae
 
     prepare_processor()
     try:

@@ -79,12 +79,12 @@ def few_digits(_parts):
     def shrunk(part2):
         original = part2.mnist.digits
 
-        def few(batch_size=64, num_workers=0, seed=None, test_batch_size=1000):
+        def few(batch_size=64, num_workers=0, seed=None, test_batch_size=1000, pin_memory=False):
             train, test = (
                 part2.mnist.ImageDataset(*loader.dataset[: (120, 60)[i]]) for i, loader in enumerate(original())
             )
             return (
-                part2.mnist._shuffled(train, batch_size, num_workers, seed),
+                part2.mnist._shuffled(train, batch_size, num_workers, seed, pin_memory),
                 torch.utils.data.DataLoader(test, batch_size=test_batch_size, collate_fn=part2.mnist.as_it_is),
             )
 

@@ -1,5 +1,6 @@
 """Texts from a GPT: the function `generate`, and `generate.py` as a command."""
 
+import io
 import shutil
 import subprocess
 import sys
@@ -384,6 +385,15 @@ def test_texts_end_before_stop_strings(trained, command):
     whole = command(*argv)
     assert all(text.startswith(shorter) for text, shorter in zip(whole, texts, strict=True))
     assert any(len(shorter) < 34 for shorter in texts)
+
+
+def test_characters_that_the_output_lacks_are_replaced(part3, monkeypatch):
+    """As in a file on Windows, whose encoding has few."""
+    output = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(output, encoding="ascii"))
+    monkeypatch.setattr(part3.generate, "run", lambda args: print("a naïve text", flush=True))
+    assert part3.generate.main([]) == 0
+    assert output.getvalue().split(b"\n")[0].rstrip() == b"a na?ve text"
 
 
 def test_number_formats(part3, trained, command):

@@ -22,6 +22,24 @@ def test_an_interrupted_run_goes_on_with_the_flags_that_were_given(request, name
     assert all(getattr(again, flag) == getattr(args, flag) for flag in again.given)
 
 
+def test_a_run_that_was_kept_off_the_gpu_stays_off_it(part2):
+    """Unless it is said otherwise."""
+    inputs = part2.inputs
+    flags = vars(inputs.parse(["--no-cuda"]))
+    assert inputs.continued(inputs.parse([]), flags).no_cuda
+    there = inputs.continued(inputs.parse(["--cuda"]), flags)
+    assert not there.no_cuda and inputs.given_again(there) == ["--cuda"]
+    assert not inputs.parse([]).no_cuda
+
+
+@pytest.mark.parametrize("name", ["part1", "part2"])
+def test_batches_are_pinned_only_where_that_is_asked_for(request, name, monkeypatch):
+    """A training on the CPU leaves a GPU that is there alone."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    digits = request.getfixturevalue(name).mnist.digits
+    assert not digits()[0].pin_memory and digits(pin_memory=True)[0].pin_memory
+
+
 @pytest.mark.parametrize("name", ["part1", "part3"])
 def test_a_compiled_run_is_continued_compiled(request, name):
     """Unless it is said otherwise; an interpreted run has other last bits."""

@@ -3,9 +3,11 @@
 import math
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch import nn
 from torch.distributions import Categorical, Normal, kl_divergence
+from torch.utils.data import DataLoader
 
 
 class FixedEncoder(nn.Module):
@@ -107,3 +109,18 @@ def test_the_optimizer_is_adam_over_all_parameters(part1):
     assert optimizer.param_groups[0]["lr"] == 0.0123
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     assert held == {id(parameter) for parameter in vae.parameters()}
+
+
+@pytest.mark.own
+def test_training_and_validation_have_means_of_their_own(vae):
+    """A decoder that is sure of grey value 0, which all validation images have and no training image has; validated in
+    the middle of an epoch, too."""
+    vae.encoder = FixedEncoder(torch.zeros(3), torch.zeros(3))
+    vae.decoder = FixedDecoder(40.0 * nn.functional.one_hot(torch.zeros(28, 28).long(), 16).permute(2, 0, 1))
+    vae.hparams.lr = 0.0
+    train, val = (DataLoader([(torch.full((1, 28, 28), grey), 0)] * 8, batch_size=2) for grey in (15, 0))
+    trainer = pl.Trainer(max_epochs=2, val_check_interval=0.5, accelerator="cpu", logger=False, num_sanity_val_steps=0,
+                         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
+    trainer.fit(vae, train, val)
+    assert trainer.callback_metrics["val_bpd"] == pytest.approx(0, abs=1e-4)
+    assert trainer.callback_metrics["train_bpd"] == pytest.approx(40 / math.log(2), rel=1e-4)

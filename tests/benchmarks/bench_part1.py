@@ -64,11 +64,12 @@ def ours(args) -> contest.Turn:
     import limits
     import train_pl
     from inputs import completed
+    from mnist import load_data
 
     def turn(seed: int, steps: int) -> dict:
         with tempfile.TemporaryDirectory() as folder:
             flags = completed(Namespace(data_dir=args.data_dir, log_dir=folder, epochs=1, seed=seed))
-            train, val, _ = train_pl.load_data(flags)
+            train, val, _ = load_data(flags, pin_memory=torch.cuda.is_available())
             pl.seed_everything(seed, workers=True, verbose=False)
             model = train_pl.VAE(**COURSE).to(memory_format=torch.channels_last)
             trainer, _ = train_pl.make_trainer(flags, Path(folder), None)

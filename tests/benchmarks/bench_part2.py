@@ -39,7 +39,7 @@ def ours(args) -> contest.Turn:
     def turn(seed: int, steps: int) -> dict:
         flags.seed = seed
         with tempfile.TemporaryDirectory() as folder:
-            run = TrainingRun(flags, fabric, Path(folder), *load_data(flags))
+            run = TrainingRun(flags, fabric, Path(folder), *load_data(flags, pin_memory=fabric.device.type == "cuda"))
             limits.synchronize()
             start = time.perf_counter()
             with run.batches(1) as batches:
