@@ -1,5 +1,7 @@
 """One epoch of the game: who moves in which step, what is logged, and what is read from the device when."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -14,14 +16,16 @@ class Writer:
 
 
 class Watching(torch.optim.SGD):
-    """Notes at each of its steps which parameters of a model that changes, and whose gradients are there."""
+    """Notes at each of its steps which parameters of a model that changes, and the gradients of its encoder."""
 
     def __init__(self, model: nn.Module, parameters, lr: float):
         super().__init__(parameters, lr=lr)
-        self.model, self.changed, self.steps = model, set(), 0
+        self.model, self.changed, self.steps, self.encoder_gradients = model, set(), 0, []
 
     def step(self, closure=None):
         before = {name: parameter.clone() for name, parameter in self.model.named_parameters()}
+        gradients = (p.grad for p in self.model.encoder.parameters())
+        self.encoder_gradients.append([torch.zeros(()) if grad is None else grad.clone() for grad in gradients])
         super().step()
         self.steps += 1
         self.changed |= {name for name, p in self.model.named_parameters() if not torch.equal(p, before[name])}
@@ -100,6 +104,45 @@ def test_the_autoencoder_steps_by_the_reconstruction_s_gradient(part2, game):
     game(model, [(x, labels)], lambda_=1)
     for name, value in expected.items():
         torch.testing.assert_close(dict(model.named_parameters())[name], value)
+
+
+def test_gradients_of_one_step_are_not_those_of_the_next(part2, game):
+    """Two steps of plain SGD with λ = 1, by hand."""
+    torch.manual_seed(1)
+    model = part2.models.AdversarialAE(z_dim=3)
+    by_hand, data = copy.deepcopy(model), batches(2)
+    for x, _ in data:
+        by_hand.zero_grad()
+        nn.functional.mse_loss(by_hand(x)[0], x).backward()
+        with torch.no_grad():
+            for parameter in (*by_hand.encoder.parameters(), *by_hand.decoder.parameters()):
+                parameter -= 0.1 * parameter.grad
+    game(model, data, lambda_=1)
+    for network in ("encoder", "decoder"):
+        for found, expected in zip(
+            getattr(model, network).parameters(), getattr(by_hand, network).parameters(), strict=True
+        ):
+            torch.testing.assert_close(found, expected)
+
+
+def test_the_generator_s_gradients_are_not_left_with_the_discriminator(part2, game):
+    """From the same codes and draws, it becomes the same whether or not the generator plays."""
+    states = []
+    for lambda_ in (0.5, 1):
+        torch.manual_seed(1)
+        model = part2.models.AdversarialAE(z_dim=3)
+        game(model, batches(3), lambda_, ae_lr=0.0)
+        states.append(model.discriminator.state_dict())
+    for name, value in states[0].items():
+        torch.testing.assert_close(value, states[1][name])
+
+
+def test_the_discriminator_s_step_sends_no_gradients_to_the_encoder(model, game):
+    """They are those of the step before, or gone."""
+    (optimizer_ae, optimizer_disc), _, _ = game(model, batches(2), lambda_=0.5)
+    for before, after in zip(optimizer_ae.encoder_gradients, optimizer_disc.encoder_gradients, strict=True):
+        for old, new in zip(before, after, strict=True):
+            assert torch.equal(old, new) or not new.any()
 
 
 def test_scalars_are_written_under_the_course_s_tags(model, game):
