@@ -59,7 +59,7 @@ format: $(VENV)/.installed-tests ## bring the code into the format that lint che
 
 grade: $(VENV)/.installed-tests ## run the suite on another solution: make grade SUBMISSION=DIR
 	@test -n "$(SUBMISSION)" || { echo "name the folder that holds part1, part2, part3: make grade SUBMISSION=DIR" >&2; exit 2; }
-	@$(BIN)/python -m pytest --submission "$(SUBMISSION)" $(ARGS)
+	@$(BIN)/python -m pytest tests --submission "$(SUBMISSION)" $(ARGS)
 
 bench: $(VENV)/.installed-tests ## measure the speed of all parts beside plain pipelines, on MNIST: half an hour on two cores
 	@$(PIP) --no-deps -r tests/benchmarks/requirements.txt

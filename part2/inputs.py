@@ -86,9 +86,10 @@ def build_parser() -> argparse.ArgumentParser:
     data.add_argument("--progress_bar", action="store_true", help="show a bar even where the output is no terminal")
 
     machine = parser.add_argument_group("machine")
-    machine.add_argument("--no-cuda", action="store_true", help="stay on the CPU where there is a GPU")
-    machine.add_argument("--cuda", dest="no_cuda", action="store_false", default=argparse.SUPPRESS,
-                         help="to --resume a run on the GPU that was started with --no-cuda")  # fmt: skip
+    cuda = machine.add_mutually_exclusive_group()
+    cuda.add_argument("--no-cuda", action="store_true", help="stay on the CPU where there is a GPU")
+    cuda.add_argument("--cuda", dest="no_cuda", action="store_false", default=argparse.SUPPRESS,
+                      help="to --resume a run on the GPU that was started with --no-cuda")  # fmt: skip
     machine.add_argument("--devices", default="1", help="how many GPUs (or CPU processes): a number or 'auto'")
     machine.add_argument("--num_nodes", type=int, default=1, help="how many machines")
     machine.add_argument("--strategy", choices=STRATEGIES, default="auto",

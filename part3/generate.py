@@ -146,7 +146,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--log_dir", default=LOG_DIR, help="folder of all runs, where 'newest' and names are looked up")
     parser.add_argument("--prompt", action="append", metavar="TEXT", default=argparse.SUPPRESS,
                         help="what to continue; may be given several times, and left out to begin a text")  # fmt: skip
-    parser.add_argument("--num_samples", type=int, default=10, help="continuations of each prompt")
+    parser.add_argument("--num_samples", type=int, default=10, help="continuations of each prompt; 1 if greedy")
     parser.add_argument("--n_steps", type=int, default=20, help="tokens to add")
     parser.add_argument("--temperature", type=float, default=1.0, help="below 1: more of the probable; 0: greedy")
     parser.add_argument("--top_k", type=int, default=50, help="draw from the K most probable tokens; 0: from all")

@@ -65,11 +65,19 @@ def test_values_that_make_no_sense(fails, tmp_path, flag, value):
     assert not (tmp_path / "logs").exists()
 
 
+def test_a_gpu_that_is_not_there(fails, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    assert "--cuda: PyTorch finds no GPU here" in fails(*SMALL, "--cuda", "--log_dir", str(tmp_path))
+    assert not list(tmp_path.rglob("version_*"))
+
+
 @pytest.mark.parametrize(
     "argv",
     [
         ["--z_dim", "two"], ["--dataset", "cats"], ["--precision", "8"], ["--precision", "16-true"],
-        ["--strategy", "hope"], ["--colour"],
+        ["--strategy", "hope"], ["--colour"], ["--cuda", "--no-cuda"],
     ],
 )  # fmt: skip
 def test_values_that_cannot_be_parsed(fails, argv):
