@@ -53,6 +53,7 @@ class VAE(pl.LightningModule):
         self._totals, self._num_images = {}, {}
         for mode in ("train", "val", "test"):
             self._reset_totals(mode)
+        self._first_bad_step = torch.tensor(torch.inf)
 
     def forward(self, imgs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """One-sample estimate of the negative evidence lower bound.
@@ -89,6 +90,7 @@ class VAE(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         self._reset_totals("train")
+        self._first_bad_step = torch.tensor(torch.inf)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         bpd = self._step(batch, "train")
@@ -142,8 +144,6 @@ class VAE(pl.LightningModule):
 
     def _reset_totals(self, mode: str) -> None:
         self._totals[mode], self._num_images[mode] = torch.zeros(len(METRICS)), 0
-        if mode == "train":
-            self._first_bad_step = torch.tensor(torch.inf)
 
     def _check_finite(self) -> None:
         step = self.trainer.strategy.reduce(self._first_bad_step, reduce_op="min").item()

@@ -31,9 +31,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("--submission") is None:
         return
-    own = [item for item in items if item.get_closest_marker("own")]
-    config.hook.pytest_deselected(items=own)
-    items[:] = [item for item in items if item not in set(own)]
+    config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("own")])
+    items[:] = [item for item in items if not item.get_closest_marker("own")]
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

@@ -118,11 +118,9 @@ def test_gradients_of_one_step_are_not_those_of_the_next(part2, game):
             for parameter in (*by_hand.encoder.parameters(), *by_hand.decoder.parameters()):
                 parameter -= 0.1 * parameter.grad
     game(model, data, lambda_=1)
-    for network in ("encoder", "decoder"):
-        for found, expected in zip(
-            getattr(model, network).parameters(), getattr(by_hand, network).parameters(), strict=True
-        ):
-            torch.testing.assert_close(found, expected)
+    found, expected = (dict(network.named_parameters()) for network in (model, by_hand))
+    for name in names_of(model, "encoder", "decoder"):
+        torch.testing.assert_close(found[name], expected[name])
 
 
 def test_the_generator_s_gradients_are_not_left_with_the_discriminator(part2, game):
