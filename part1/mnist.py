@@ -83,7 +83,7 @@ class EpochSampler(RandomSampler):
         yield from torch.randperm(len(self.data_source), generator=generator).tolist()
 
 
-def as_it_is(batch):
+def identity_collate(batch):
     """Collate function for a dataset that already returns batches."""
     return batch
 
@@ -155,7 +155,7 @@ def _loaders(
     common = {
         "batch_size": batch_size,
         "num_workers": num_workers,
-        "collate_fn": as_it_is,
+        "collate_fn": identity_collate,
         "pin_memory": pin_memory,
         "persistent_workers": num_workers > 0,
     }

@@ -86,7 +86,7 @@ class EpochSampler(Sampler):
         yield from order[places % self.num_images].tolist()
 
 
-def as_it_is(batch):
+def identity_collate(batch):
     """Collate function for a dataset that already returns batches."""
     return batch
 
@@ -123,7 +123,7 @@ def mnist(
 def mnist_test(root: str | Path = "../data", batch_size: int = 1000, download: bool = True) -> DataLoader:
     """Loader like that of `mnist`, of the 10,000 test images in their order."""
     dataset = _read_mnist(beside(root, DATA_DIR), train=False, download=download)
-    return DataLoader(dataset, batch_size=batch_size, collate_fn=as_it_is)
+    return DataLoader(dataset, batch_size=batch_size, collate_fn=identity_collate)
 
 
 def digits(
@@ -146,7 +146,7 @@ def digits(
     train, test = ImageDataset(images[:1500], labels[:1500]), ImageDataset(images[1500:], labels[1500:])
     return (
         _shuffled(train, batch_size, num_workers, seed, pin_memory),
-        DataLoader(test, batch_size=test_batch_size, collate_fn=as_it_is),
+        DataLoader(test, batch_size=test_batch_size, collate_fn=identity_collate),
     )
 
 
@@ -172,7 +172,7 @@ def _shuffled(
         batch_size=batch_size,
         sampler=RandomSampler(dataset) if seed is None else EpochSampler(len(dataset), seed),
         num_workers=num_workers,
-        collate_fn=as_it_is,
+        collate_fn=identity_collate,
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
         # Of its own, because a loader draws its workers' seed when it starts them: the noise of the training must not

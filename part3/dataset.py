@@ -151,7 +151,7 @@ def steps_per_epoch(num_windows: int, batch_size: int) -> int:
     return num_windows // batch_size
 
 
-def as_it_is(batch):
+def identity_collate(batch):
     """A batch that the data set made as a whole needs no collating."""
     return batch
 
@@ -160,14 +160,14 @@ def train_loader(dataset: TextDataset, batches: Batches, num_workers: int = 0, p
     """Loader of training batches (x, y), two times long [batch_size, block_size]; with `pin_memory` they are made in
     memory from which a CUDA device copies while it computes."""
     return DataLoader(
-        dataset, batch_sampler=batches, num_workers=num_workers, collate_fn=as_it_is, pin_memory=pin_memory
+        dataset, batch_sampler=batches, num_workers=num_workers, collate_fn=identity_collate, pin_memory=pin_memory
     )
 
 
 def val_loader(dataset: TextDataset, batch_size: int) -> DataLoader:
     """Loader of windows that lie side by side and cover each token after the first once, but for a rest at the end."""
     starts = range(0, len(dataset), dataset.block_size)
-    return DataLoader(dataset, batch_size=batch_size, sampler=starts, collate_fn=as_it_is)
+    return DataLoader(dataset, batch_size=batch_size, sampler=starts, collate_fn=identity_collate)
 
 
 def read_text(path: Path) -> str:

@@ -50,26 +50,26 @@ def _parts(request) -> dict[str, Part]:
 @pytest.fixture
 def part1(_parts):
     """Modules of part 1."""
-    with _parts["part1"].active() as part:
+    with _parts["part1"].imported() as part:
         yield part
 
 
 @pytest.fixture
 def part2(_parts):
     """Modules of part 2."""
-    with _parts["part2"].active() as part:
+    with _parts["part2"].imported() as part:
         yield part
 
 
 @pytest.fixture
 def part3(_parts):
     """Modules of part 3."""
-    with _parts["part3"].active() as part:
+    with _parts["part3"].imported() as part:
         yield part
 
 
 @pytest.fixture(scope="session")
-def few_digits(_parts):
+def tiny_digits(_parts):
     """A few of the digits in the place of part 2's `digits`, while the context that is returned holds: 120 for training
     and 60 for the test, so that a training takes a moment."""
 
@@ -83,7 +83,7 @@ def few_digits(_parts):
             )
             return (
                 part2.mnist._shuffled(train, batch_size, num_workers, seed, pin_memory),
-                torch.utils.data.DataLoader(test, batch_size=test_batch_size, collate_fn=part2.mnist.as_it_is),
+                torch.utils.data.DataLoader(test, batch_size=test_batch_size, collate_fn=part2.mnist.identity_collate),
             )
 
         part2.mnist.digits = few
@@ -96,10 +96,10 @@ def few_digits(_parts):
 
 
 @pytest.fixture(scope="module", params=[2, 3], ids=["z_dim 2", "z_dim 3"])
-def aae_run(request, _parts, few_digits, tmp_path_factory):
+def aae_run(request, _parts, tiny_digits, tmp_path_factory):
     """Folder of an autoencoder's run of one epoch on a few digits, and its z_dim."""
     log_dir = tmp_path_factory.mktemp("runs")
-    with _parts["part2"].active() as part2, few_digits(part2):
+    with _parts["part2"].imported() as part2, tiny_digits(part2):
         part2.train.main(
             Namespace(dataset="digits", batch_size=60, z_dim=request.param, epochs=1, log_dir=str(log_dir))
         )

@@ -1,7 +1,7 @@
 """Imports a part's folder in isolation.
 
 The three parts have modules of equal names (`utils`, `train`, `mnist`), and each imports its own by bare name. A `Part`
-puts its folder first on the import path and its modules into `sys.modules` while it is active, and takes both away
+puts its folder first on the import path and its modules into `sys.modules` while it is imported, and takes both away
 again. It works for any folder with the same layout, so that the suite can be run on other solutions.
 """
 
@@ -30,7 +30,7 @@ class Part:
         self._failed: dict[str, str] = {}
 
     @contextlib.contextmanager
-    def active(self):
+    def imported(self):
         """While this holds, bare imports find the modules of this part, also those inside functions."""
         names = self._names()
         path, hidden = list(sys.path), _pop_modules(names)

@@ -13,8 +13,8 @@ SMALL = ["--dataset", "digits", "--batch_size", "60", "--z_dim", "2", "--epochs"
 
 
 @pytest.fixture(autouse=True)
-def _few_digits(part2, few_digits):
-    with few_digits(part2):
+def _tiny_digits(part2, tiny_digits):
+    with tiny_digits(part2):
         yield
 
 
@@ -37,10 +37,10 @@ def fails(part2, capsys, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def one_epoch(_parts, few_digits, tmp_path_factory) -> Path:
+def one_epoch(_parts, tiny_digits, tmp_path_factory) -> Path:
     """Folder of a run of one epoch, which stays as it is."""
     log_dir = tmp_path_factory.mktemp("one_epoch")
-    with _parts["part2"].active() as part2, few_digits(part2):
+    with _parts["part2"].imported() as part2, tiny_digits(part2):
         part2.train.main(part2.inputs.parse([*SMALL, "--log_dir", str(log_dir)]))
     return log_dir / "version_0"
 

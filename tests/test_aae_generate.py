@@ -14,8 +14,8 @@ pytestmark = pytest.mark.own
 
 
 @pytest.fixture(autouse=True)
-def _few_digits(part2, few_digits):
-    with few_digits(part2):
+def _tiny_digits(part2, tiny_digits):
+    with tiny_digits(part2):
         yield
 
 

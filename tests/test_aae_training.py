@@ -20,8 +20,8 @@ DISTANCES = ("mean_error", "covariance_error", "ks_mean", "ks_max")
 
 
 @pytest.fixture(autouse=True)
-def _few_digits(part2, few_digits):
-    with few_digits(part2):
+def _tiny_digits(part2, tiny_digits):
+    with tiny_digits(part2):
         yield
 
 
@@ -36,10 +36,10 @@ def checkpoint_of(run: Path) -> dict:
 
 
 @pytest.fixture(scope="module")
-def finished(_parts, few_digits, tmp_path_factory):
+def finished(_parts, tiny_digits, tmp_path_factory):
     """Folder and results of one finished run of two epochs."""
     log_dir = tmp_path_factory.mktemp("finished")
-    with _parts["part2"].active() as part2, few_digits(part2):
+    with _parts["part2"].imported() as part2, tiny_digits(part2):
         results = part2.train.main(flags(log_dir))
     return log_dir / "version_0", results
 

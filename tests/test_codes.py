@@ -88,20 +88,20 @@ def test_the_table(codes):
 
 
 @pytest.fixture(scope="module")
-def run(aae_run, _parts, few_digits):
+def run(aae_run, _parts, tiny_digits):
     """A run, its z_dim, and the 60 test images with their codes and labels."""
     folder, z_dim = aae_run
-    with _parts["part2"].active() as part2, few_digits(part2):
+    with _parts["part2"].imported() as part2, tiny_digits(part2):
         model, _ = part2.run_folder.load_aae(folder / "checkpoints" / "model_checkpoint.pt")
         encoded, labels, _ = part2.evaluation.encode(model, part2.mnist.digits()[1])
         images = part2.mnist.digits()[1].dataset[:][0]
     return folder, z_dim, images, encoded, labels
 
 
-def test_the_command_writes_into_the_run_s_folder(codes, part2, few_digits, run, capsys, monkeypatch):
+def test_the_command_writes_into_the_run_s_folder(codes, part2, tiny_digits, run, capsys, monkeypatch):
     folder, z_dim, images, encoded, labels = run
     monkeypatch.setattr(codes, "SHOWN", 47)
-    with few_digits(part2):
+    with tiny_digits(part2):
         assert codes.main(["--checkpoint", str(folder), "--seed", "5"]) == 0
     names = ["codes.csv", "codes.json"] if z_dim == 2 else ["codes.json"]
     assert capsys.readouterr().out.split() == [str(folder / name) for name in names]
@@ -131,8 +131,8 @@ def test_the_command_writes_into_the_run_s_folder(codes, part2, few_digits, run,
         (["--checkpoint", "nowhere"], "nowhere is no run with a checkpoint"),
     ],
 )
-def test_what_cannot_be_used(codes, part2, few_digits, run, capsys, argv, message):
-    with few_digits(part2):
+def test_what_cannot_be_used(codes, part2, tiny_digits, run, capsys, argv, message):
+    with tiny_digits(part2):
         assert codes.main(["--checkpoint", str(run[0]), *argv]) == 2
     error = capsys.readouterr().err
     assert error.startswith("codes.py: error: ") and message in error and error.count("\n") == 1

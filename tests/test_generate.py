@@ -15,7 +15,7 @@ pytestmark = pytest.mark.own
 @pytest.fixture(scope="module", params=[2, 3], ids=["z_dim 2", "z_dim 3"])
 def run(request, _parts, tmp_path_factory):
     log_dir = tmp_path_factory.mktemp("runs")
-    with _parts["part1"].active() as part1:
+    with _parts["part1"].imported() as part1:
         part1.train_pl.train_vae(
             Namespace(
                 dataset="digits", batch_size=675, num_filters=4, z_dim=request.param, epochs=1, log_dir=str(log_dir)

@@ -274,7 +274,7 @@ def trained(_parts, tmp_path_factory) -> Path:
     """Folder of a short training; its name is version_0."""
     folder = tmp_path_factory.mktemp("trained")
     (folder / "text.txt").write_text(TEXT)
-    with _parts["part3"].active() as part3:
+    with _parts["part3"].imported() as part3:
         part3.train.train(
             Namespace(
                 txt_file=str(folder / "text.txt"), model_type="gpt-nano", block_size=7, train_batch_size=5, max_steps=3,

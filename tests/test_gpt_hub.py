@@ -131,7 +131,7 @@ def published(_parts, tmp_path_factory) -> dict[str, bytes]:
     """Files of a tiny model in the place of GPT-2's."""
     folder = tmp_path_factory.mktemp("published")
     torch.manual_seed(0)
-    with _parts["part3"].active() as part3:
+    with _parts["part3"].imported() as part3:
         small_gpt(part3, vocab_size=283).save_pretrained(folder)
     (folder / "tokenizer.json").write_text(byte_pairs(), encoding="utf-8")
     return {path.name: path.read_bytes() for path in folder.iterdir()}

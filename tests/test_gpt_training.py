@@ -45,7 +45,7 @@ def flags(text_file: Path, log_dir: Path, **changes) -> Namespace:
 def finished(_parts, text_file, tmp_path_factory):
     """Folder and results of one finished run."""
     log_dir = tmp_path_factory.mktemp("finished")
-    with _parts["part3"].active() as part3:
+    with _parts["part3"].imported() as part3:
         results = part3.train.train(flags(text_file, log_dir))
     return log_dir / "lightning_logs" / "version_0", results
 

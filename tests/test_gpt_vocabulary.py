@@ -49,7 +49,7 @@ def folder(request, layouts):
 @pytest.fixture(scope="module")
 def read(_parts, folder):
     """The vocabulary of GPT-2, as this repository reads it."""
-    with _parts["part3"].active() as part3:
+    with _parts["part3"].imported() as part3:
         return part3.vocabulary.read_vocabulary(folder)
 
 

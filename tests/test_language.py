@@ -68,7 +68,7 @@ def run(_parts, tmp_path_factory):
     """A GPT of characters after seven steps."""
     folder = tmp_path_factory.mktemp("runs")
     (folder / "sums.txt").write_text(TEXT)
-    with _parts["part3"].active() as part3:
+    with _parts["part3"].imported() as part3:
         part3.train.train(
             Namespace(
                 model_type="gpt-nano", block_size=13, train_batch_size=5, max_steps=7, val_every_n_steps=3,

@@ -119,7 +119,7 @@ def test_without_information_the_gap_is_the_divergence_from_the_prior(likelihood
 def run(_parts, tmp_path_factory):
     """A VAE with two latent dimensions after one epoch on the small digits."""
     log_dir = tmp_path_factory.mktemp("runs")
-    with _parts["part1"].active() as part1:
+    with _parts["part1"].imported() as part1:
         part1.train_pl.train_vae(
             Namespace(dataset="digits", batch_size=675, num_filters=4, z_dim=2, epochs=1, log_dir=str(log_dir))
         )

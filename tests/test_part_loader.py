@@ -31,14 +31,14 @@ def submission(tmp_path):
 
 def test_each_part_imports_its_own_modules(submission):
     for part in ("part1", "part2"):
-        with Part(submission / part).active() as loaded:
+        with Part(submission / part).imported() as loaded:
             assert f"utils of part {part[-1]}" == loaded.utils.NAME
-    with Part(submission / "part1").active() as loaded:
+    with Part(submission / "part1").imported() as loaded:
         assert loaded.train.NAME == "utils of part 1"
 
 
 def test_imports_inside_functions_find_the_part_s_modules_too(submission):
-    with Part(submission / "part2").active() as loaded:
+    with Part(submission / "part2").imported() as loaded:
         assert loaded.train.name() == "utils of part 2"
 
 
@@ -46,7 +46,7 @@ def test_nothing_is_left_behind(submission):
     path, modules = list(sys.path), set(sys.modules)
     sentinel = sys.modules["utils"] = type(sys)("utils")
     try:
-        with Part(submission / "part2").active() as loaded:
+        with Part(submission / "part2").imported() as loaded:
             assert loaded.utils is not sentinel
         assert sys.modules["utils"] is sentinel
     finally:
@@ -57,9 +57,9 @@ def test_nothing_is_left_behind(submission):
 
 def test_modules_are_imported_once(submission):
     part = Part(submission / "part1")
-    with part.active():
+    with part.imported():
         first = part.utils
-    with part.active():
+    with part.imported():
         assert part.utils is first
 
 
@@ -76,7 +76,7 @@ def test_modules_are_imported_once(submission):
     ],
 )
 def test_a_broken_module_is_one_line(submission, name, message):
-    with Part(submission / "part2").active() as loaded:
+    with Part(submission / "part2").imported() as loaded:
         for _ in range(2):
             with pytest.raises(pytest.fail.Exception) as caught:
                 getattr(loaded, name)
