@@ -69,7 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
                           help="passes over the training set; for a resumed run, the total")  # fmt: skip
     training.add_argument("--seed", type=int, default=42, help="seed of weights, batches, noise and samples")
     training.add_argument("--resume", nargs="?", const="newest", metavar="RUN",
-                          help="resume a run, given by its directory or name (version_3); without RUN, the newest")  # fmt: skip
+                          help="resume a run: its directory, or its name (version_3); without RUN, the newest")  # fmt: skip
 
     data = parser.add_argument_group("data and logs")
     data.add_argument("--dataset", choices=DATASETS, default="mnist",

@@ -21,6 +21,7 @@ def _tiny_digits(part2, tiny_digits):
 @pytest.fixture
 def fails(part2, capsys):
     """Runs the command line and returns its one line of error."""
+
     def run(*argv: str) -> str:
         try:
             code = part2.train.cli(list(argv))

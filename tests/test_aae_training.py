@@ -1,6 +1,7 @@
 """A real training of part 2 through `main`, what it leaves, that it can be repeated, and that it can be resumed."""
 
 import json
+import logging
 import math
 from argparse import Namespace
 from pathlib import Path
@@ -287,6 +288,32 @@ def test_log_2_is_where_nobody_can_tell(part2):
     figure = part2.pictures.plot_curves(rows)
     lines = [line.get_ydata()[0] for axes in figure.axes for line in axes.get_lines() if line.get_linestyle() == "--"]
     assert lines == pytest.approx([math.log(2), 0.5])
+
+
+@pytest.fixture
+def logging_as_in_a_notebook():
+    """Nothing is configured."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    root.handlers = []
+    root.setLevel(logging.WARNING)
+    yield
+    root.handlers = handlers
+    root.setLevel(level)
+
+
+def test_progress_is_printed_where_logging_is_not_configured(part2, tmp_path, logging_as_in_a_notebook, capsys):
+    part2.train.main(flags(tmp_path))
+    out = capsys.readouterr().out
+    assert [line[:10] for line in out.splitlines() if line.startswith("epoch")] == ["epoch 1/2:", "epoch 2/2:"]
+    assert f"pictures and numbers are in {tmp_path / 'version_0'}" in out
+
+
+def test_logging_that_is_configured_stays_as_it_is(part2, logging_as_in_a_notebook, capsys):
+    handler = logging.NullHandler()
+    logging.getLogger().addHandler(handler)
+    part2.training_run.log_to_stdout()
+    assert logging.getLogger().handlers == [handler] and logging.getLogger().level == logging.WARNING
 
 
 def test_each_epoch_says_how_long_the_rest_will_take(part2, tmp_path, caplog):
