@@ -69,7 +69,8 @@ def build_parser() -> argparse.ArgumentParser:
                           help="passes over the training set; for a resumed run, the total")  # fmt: skip
     training.add_argument("--seed", type=int, default=42, help="seed of weights, batches, noise and samples")
     training.add_argument("--resume", nargs="?", const="newest", metavar="RUN",
-                          help="resume a run: its directory, or its name (version_3); without RUN, the newest")  # fmt: skip
+                          help="resume a run: its directory, or its name (version_3); without RUN, the "
+                          "newest")  # fmt: skip
 
     data = parser.add_argument_group("data and logs")
     data.add_argument("--dataset", choices=DATASETS, default="mnist",
@@ -208,6 +209,17 @@ def check_flags(args: argparse.Namespace) -> None:
             raise InputError(f"--{name} must be one of {', '.join(choices)}, not {value}")
 
 
+def resolve_strategy(settings: argparse.Namespace, num_gpus: int) -> str:
+    """Fabric's name for the way in which processes share gradients.
+
+    ddp has to be told that some parameters get no gradient: each step trains one of the two players only.
+    """
+    devices = max(1, num_gpus) if settings.devices == "auto" else int(settings.devices)
+    if settings.strategy == "auto" and devices * settings.num_nodes == 1:
+        return "auto"
+    return "ddp_find_unused_parameters_true"
+
+
 # ------------------------------------------------------------------------------------------------ flags of generate.py
 
 
@@ -221,7 +233,7 @@ def build_generate_parser() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", default="newest", metavar="RUN",
                         help="a run directory, a run's name in --log_dir, a checkpoint file, or 'newest'")  # fmt: skip
     parser.add_argument("--log_dir", default=LOG_DIR,
-                        help="directory that is searched, with all directories below it, for RUN")  # fmt: skip
+                        help="directory of the runs; 'newest' looks into all directories below it")  # fmt: skip
     parser.add_argument("--output_dir", help="where the pictures go; by default 'generated' in the run directory")
     parser.add_argument("--pictures", nargs="+", choices=PICTURES,
                         help="what to draw; by default all, but the manifold only for z_dim 2")  # fmt: skip

@@ -24,7 +24,7 @@ FILE_SIZES = {
     "t10k-images-idx3-ubyte": 16 + 10_000 * 28 * 28,
     "t10k-labels-idx1-ubyte": 8 + 10_000,
 }
-log = logging.getLogger(__name__)
+log = logging.getLogger("part2")
 
 
 class ImageDataset(Dataset):

@@ -35,8 +35,8 @@ from training_run import (
     TrainingState,
     configure_cpu,
     epoch_batches,
-    load_loaders,
     log_to_stdout,
+    make_loaders,
     score_test_images,
     start_fabric,
     write_results,
@@ -44,7 +44,7 @@ from training_run import (
 from utils import EpochMeans, TensorBoardLogger, not_finite_error, raise_if_not_finite
 
 READ_EVERY_N_STEPS = 50  # reading a loss waits for the device
-log = logging.getLogger(__name__)
+log = logging.getLogger("part2")
 
 
 def train_aae(
@@ -167,7 +167,7 @@ def main(args: argparse.Namespace) -> dict:
     configure_cpu()
     settings = resolve_settings(args, read_checkpoint=lambda path: load_aae(path)[1])
     fabric = start_fabric(settings)
-    train_loader, test_loader = load_loaders(settings, fabric)
+    train_loader, test_loader = make_loaders(settings, fabric)
     record = RunRecord(settings, fabric)
     state = TrainingState(settings, fabric, record.writer)
     record.begin(state)

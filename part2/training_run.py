@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 import run_folder
 from evaluation import distances_to_prior, encode, evaluating, kolmogorov_smirnov
-from inputs import CHECKPOINT, InputError, NoDataError
+from inputs import CHECKPOINT, InputError, NoDataError, resolve_strategy
 from mnist import load_data
 from models import AdversarialAE
 from pictures import manifold_grid, plot_codes, plot_curves
@@ -35,20 +35,25 @@ LAYOUT = {  # TensorBoard's "Custom scalars": both players' losses in one chart
         "reconstruction": ["Multiline", ["generator/recon_loss"]],
     }
 }
-log = logging.getLogger(__name__)
+log = logging.getLogger("part2")  # the logger of all modules of this part
+to_stdout = logging.StreamHandler()
 
 
 # -------------------------------------------------------------------------------------------------------------- set-up
 
 
 def log_to_stdout() -> None:
-    """Print progress messages to stdout, unless the program has configured logging itself."""
+    """Print progress messages to stdout, unless the application has configured logging."""
+    log.removeHandler(to_stdout)  # of an earlier call: the application may have configured logging since then
+    log.setLevel(logging.NOTSET)
     if not log.hasHandlers():
-        logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+        to_stdout.setStream(sys.stdout)
+        log.addHandler(to_stdout)
+        log.setLevel(logging.INFO)
 
 
 def configure_cpu() -> None:
-    """Two settings that make training steps on a CPU faster. Call it before any tensor is computed, since worker
+    """Two settings that make training steps on a CPU faster. Call it before any tensor is computed, since PyTorch's
     threads copy the first setting when they start.
 
     - Numbers below 1e-38 (denormals) become zero: processors are slow with them, and they occur in gradients through a
@@ -98,18 +103,7 @@ def start_fabric(settings: argparse.Namespace) -> Fabric:
     return fabric
 
 
-def resolve_strategy(settings: argparse.Namespace, num_gpus: int) -> str:
-    """Fabric's name for the way in which processes share gradients.
-
-    ddp has to be told that some parameters get no gradient: each step trains one of the two players only.
-    """
-    devices = max(1, num_gpus) if settings.devices == "auto" else int(settings.devices)
-    if settings.strategy == "auto" and devices * settings.num_nodes == 1:
-        return "auto"
-    return "ddp_find_unused_parameters_true"
-
-
-def load_loaders(settings: argparse.Namespace, fabric: Fabric) -> tuple[DataLoader, DataLoader]:
+def make_loaders(settings: argparse.Namespace, fabric: Fabric) -> tuple[DataLoader, DataLoader]:
     """Training loader, with this process's share of each epoch, and test loader. The first process downloads MNIST
     before the others look for it.
 
@@ -263,7 +257,7 @@ class RunRecord:
         (self.run_dir / "summary.json").unlink(missing_ok=True)
         run_folder.write_json(self.run_dir / "hparams.json", run_folder.recorded_flags(self.settings))
         count = "" if self.fabric.world_size == 1 else f"{self.fabric.world_size} x "
-        log.info("%s parameters; on %s; run folder: %s", f"{sum(p.numel() for p in state.model.parameters()):,}",
+        log.info("%s parameters; on %s; run directory: %s", f"{sum(p.numel() for p in state.model.parameters()):,}",
                  count + run_folder.device_name(self.fabric.device), self.run_dir)  # fmt: skip
 
     def add_epoch(self, state: TrainingState, means: dict, scores: dict, seconds: float) -> None:

@@ -297,4 +297,4 @@ def test_a_loss_that_is_not_finite_in_the_first_epoch(part2, fails, tmp_path, mo
 )
 def test_several_processes_may_leave_parameters_out(part2, args, num_gpus, expected):
     args = Namespace(**{"num_nodes": 1, "strategy": "auto", **args})
-    assert part2.training_run.resolve_strategy(args, num_gpus) == expected
+    assert part2.inputs.resolve_strategy(args, num_gpus) == expected

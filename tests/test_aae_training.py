@@ -291,7 +291,7 @@ def test_log_2_is_where_nobody_can_tell(part2):
 
 
 @pytest.fixture
-def logging_as_in_a_notebook():
+def logging_as_in_a_notebook(part2):
     """Nothing is configured."""
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
@@ -300,6 +300,7 @@ def logging_as_in_a_notebook():
     yield
     root.handlers = handlers
     root.setLevel(level)
+    part2.training_run.log_to_stdout()  # which finds the handlers of the tests again
 
 
 def test_progress_is_printed_where_logging_is_not_configured(part2, tmp_path, logging_as_in_a_notebook, capsys):

@@ -37,7 +37,7 @@ def ours(args) -> contest.Turn:
 
     def turn(seed: int, steps: int) -> dict:
         settings.seed = seed
-        train_loader, test_loader = training_run.load_loaders(settings, fabric)
+        train_loader, test_loader = training_run.make_loaders(settings, fabric)
         record = training_run.RunRecord(settings, fabric)
         state = training_run.TrainingState(settings, fabric, record.writer)
         limits.synchronize()
