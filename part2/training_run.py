@@ -36,10 +36,19 @@ LAYOUT = {  # TensorBoard's "Custom scalars": both players' losses in one chart
     }
 }
 log = logging.getLogger("part2")  # the logger of all modules of this part
-to_stdout = logging.StreamHandler()
 
 
 # -------------------------------------------------------------------------------------------------------------- set-up
+
+
+class StdoutHandler(logging.Handler):
+    """Prints messages to `sys.stdout` as it is at that moment; a notebook or a test replaces it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), flush=True)
+
+
+to_stdout = StdoutHandler()
 
 
 def log_to_stdout() -> None:
@@ -47,7 +56,6 @@ def log_to_stdout() -> None:
     log.removeHandler(to_stdout)  # of an earlier call: the application may have configured logging since then
     log.setLevel(logging.NOTSET)
     if not log.hasHandlers():
-        to_stdout.setStream(sys.stdout)
         log.addHandler(to_stdout)
         log.setLevel(logging.INFO)
 

@@ -1,5 +1,6 @@
 """A real training of part 2 through `main`, what it leaves, that it can be repeated, and that it can be resumed."""
 
+import contextlib
 import json
 import logging
 import math
@@ -290,31 +291,39 @@ def test_log_2_is_where_nobody_can_tell(part2):
     assert lines == pytest.approx([math.log(2), 0.5])
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def logging_as_in_a_notebook(part2):
-    """Nothing is configured."""
+    """While this holds, nothing is configured, not even by pytest."""
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
     root.handlers = []
     root.setLevel(logging.WARNING)
-    yield
-    root.handlers = handlers
-    root.setLevel(level)
-    part2.training_run.log_to_stdout()  # which finds the handlers of the tests again
+    try:
+        yield root
+    finally:
+        root.handlers = handlers
+        root.setLevel(level)
+        part2.training_run.log_to_stdout()  # finds pytest's handlers again
 
 
-def test_progress_is_printed_where_logging_is_not_configured(part2, tmp_path, logging_as_in_a_notebook, capsys):
-    part2.train.main(flags(tmp_path))
+def test_progress_is_printed_where_logging_is_not_configured(part2, tmp_path, capsys):
+    with logging_as_in_a_notebook(part2):
+        part2.train.main(flags(tmp_path))
     out = capsys.readouterr().out
     assert [line[:10] for line in out.splitlines() if line.startswith("epoch")] == ["epoch 1/2:", "epoch 2/2:"]
     assert f"pictures and numbers are in {tmp_path / 'version_0'}" in out
 
 
-def test_logging_that_is_configured_stays_as_it_is(part2, logging_as_in_a_notebook, capsys):
-    handler = logging.NullHandler()
-    logging.getLogger().addHandler(handler)
-    part2.training_run.log_to_stdout()
-    assert logging.getLogger().handlers == [handler] and logging.getLogger().level == logging.WARNING
+def test_logging_that_is_configured_stays_as_it_is(part2):
+    log = logging.getLogger("part2")
+    with logging_as_in_a_notebook(part2) as root:
+        part2.training_run.log_to_stdout()
+        assert len(log.handlers) == 1 and log.level == logging.INFO
+        handler = logging.NullHandler()
+        root.addHandler(handler)
+        part2.training_run.log_to_stdout()
+        assert root.handlers == [handler] and root.level == logging.WARNING
+        assert not log.handlers and log.level == logging.NOTSET
 
 
 def test_each_epoch_says_how_long_the_rest_will_take(part2, tmp_path, caplog):
