@@ -127,12 +127,13 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     from generate import check_data_dir
-    from inputs import InputError, make_writable
+    from inputs import InputError, ensure_writable, find_checkpoint, run_dir_of
     from mnist import load_data
-    from run_folder import find_checkpoint, prepare_processor, run_of, write_whole
+    from run_folder import atomic_write
     from train_pl import load_vae
+    from training_run import configure_cpu
 
-    prepare_processor()
+    configure_cpu()
     try:
         for name, least in (("images", 1), ("repetitions", 2)):  # one repetition has no spread
             if getattr(args, name) < least:
@@ -140,10 +141,12 @@ def main(argv: list[str] | None = None) -> int:
         checkpoint_path = find_checkpoint(args.checkpoint, Path("."), "best")
         model, checkpoint = load_vae(checkpoint_path)
         check_data_dir(args, checkpoint["flags"], needed=True)
-        folder = args.output_dir or run_of(checkpoint_path, "--checkpoint, or a place for the result to --output_dir")
+        output_dir = args.output_dir or run_dir_of(
+            checkpoint_path, "--checkpoint, or a directory for the result to --output_dir"
+        )
         flags = {**checkpoint["flags"], "num_workers": 0, **({"data_dir": args.data_dir} if args.data_dir else {})}
         images = load_data(argparse.Namespace(**flags))[2].dataset[:][0][: args.images]
-        make_writable(folder, "--output_dir")
+        ensure_writable(output_dir, "--output_dir")
     except InputError as error:
         print(f"likelihood.py: error: {error}", file=sys.stderr)
         return 2
@@ -172,8 +175,8 @@ def main(argv: list[str] | None = None) -> int:
         "seconds": round(time.perf_counter() - begin, 1),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    path = folder / "likelihood.json"
-    write_whole(path, lambda file: file.write(json.dumps(result, indent=2) + "\n"))
+    path = output_dir / "likelihood.json"
+    atomic_write(path, lambda file: file.write(json.dumps(result, indent=2) + "\n"))
     print(path)
     return 0
 
