@@ -3,6 +3,7 @@
 import shutil
 from argparse import Namespace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -277,6 +278,25 @@ def test_a_loss_that_is_not_finite(part1, tmp_path, monkeypatch, batch_idx, mess
         assert checkpoint["epoch"] == 0
         assert all(weight.isfinite().all() for weight in checkpoint["state_dict"].values())
     assert len((run / "metrics.csv").read_text().splitlines()) == 2, "the header and the first epoch"
+
+
+@pytest.mark.parametrize(("elsewhere", "named"), [(torch.inf, 73), (9.0, 60)])
+def test_losses_are_looked_at_once_in_fifty_steps(part1, elsewhere, named):
+    """Each look waits for the device. The message names the first bad step of all processes: step 73 here, and step 60,
+    the tenth of its fifty, in another process."""
+    looks = []
+
+    def reduce(first, reduce_op):
+        looks.append(first.item())
+        return torch.minimum(first, torch.tensor(elsewhere)) if len(looks) == 2 else first
+
+    trainer = SimpleNamespace(is_last_batch=False, current_epoch=0, strategy=SimpleNamespace(reduce=reduce))
+    stop = part1.callbacks.StopAtNonFiniteLoss()
+    with pytest.raises(part1.inputs.NotFiniteError, match=f"epoch 1, step {named} of the epoch"):
+        for step in range(1, 200):
+            loss = torch.tensor(torch.inf if step in (73, 75) else 1.0)
+            stop.on_train_batch_end(trainer, None, {"loss": loss}, None, step - 1)
+    assert looks == [torch.inf, 22.0], "after steps 50 and 100"
 
 
 def test_a_loss_that_is_not_finite_in_the_first_epoch(part1, fails, tmp_path, monkeypatch):
