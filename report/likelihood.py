@@ -1,7 +1,7 @@
 """How well log p(x) of test images is estimated with samples from the prior and from the encoder (question 1.2), and,
 for two latent dimensions, where the gap of the ELBO is (questions 1.3 and 1.4).
 
-Writes `likelihood.json` into the folder of a run of part 1:
+Writes `likelihood.json` into the run directory of a run of part 1:
 `python report/likelihood.py --checkpoint part1/VAE_logs/vae_z2/lightning_logs/version_0 --data_dir DATA`
 """
 
@@ -115,12 +115,14 @@ def build_parser() -> argparse.ArgumentParser:
     from inputs import Parser
 
     parser = Parser(prog="likelihood.py", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--checkpoint", required=True, metavar="RUN", help="a run of part 1: its folder or checkpoint")
-    parser.add_argument("--data_dir", help="folder with MNIST/raw; the one the run was trained from if left out")
+    parser.add_argument(
+        "--checkpoint", required=True, metavar="RUN", help="a run directory of part 1, or its checkpoint"
+    )
+    parser.add_argument("--data_dir", help="directory that holds MNIST/raw; by default that of the training")
     parser.add_argument("--images", type=int, default=16, help="how many test images")
     parser.add_argument("--repetitions", type=int, default=3, help="how often each estimate is made")
     parser.add_argument("--seed", type=int, default=0, help="seed of the draws and of the choice of images")
-    parser.add_argument("--output_dir", type=Path, help="where the file goes; the run's folder if left out")
+    parser.add_argument("--output_dir", type=Path, help="where the file goes; by default the run directory")
     return parser
 
 

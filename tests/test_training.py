@@ -28,7 +28,7 @@ def flags(log_dir: Path, **changes) -> Namespace:
 
 
 def run_of(log_dir: Path) -> Path:
-    """The only run folder below a log folder."""
+    """The only run directory below a log directory."""
     (run,) = (log_dir / "lightning_logs").iterdir()
     return run
 
