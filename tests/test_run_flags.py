@@ -102,7 +102,8 @@ def test_apple_s_gpus_have_no_float64(request, name, tmp_path, monkeypatch):
     monkeypatch.setattr("pytorch_lightning.Trainer", lambda **kwargs: trainer)
     with pytest.raises(part.inputs.InputError, match="--precision 64-true needs float64"):
         if name == "part1":
-            part.train_pl.make_trainer(args, tmp_path, None)
+            settings = part.inputs.resolve_settings(Namespace(precision="64-true", log_dir=tmp_path), None)
+            part.training_run.make_trainer(settings)
         elif name == "part2":
             monkeypatch.setattr(part.training_run, "Fabric", lambda **kwargs: trainer)
             part.training_run.start_fabric(args)
@@ -137,8 +138,8 @@ def test_the_average_of_the_weights_is_kept_where_they_are(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     monkeypatch.setattr("pytorch_lightning.Trainer", lambda **kwargs: given.update(kwargs))
-    args = part1.inputs.with_defaults(Namespace(ema=0.5, accelerator=accelerator))
-    part1.train_pl.make_trainer(args, tmp_path, None)
+    flags = Namespace(ema=0.5, accelerator=accelerator, log_dir=tmp_path)
+    part1.training_run.make_trainer(part1.inputs.resolve_settings(flags, None))
     (average,) = (callback for callback in given["callbacks"] if type(callback).__name__ == "EMAWeightAveraging")
     assert (average._device and average._device.type) == device
 
