@@ -1,8 +1,8 @@
 """The plain pipeline of part 3: what the course's template and the straightforward solution of it do.
 
 Attention and GELU are written out, generation recomputes the whole context for each token, a Lightning module logs
-loss and accuracy in each step, and loader processes encode each window character by character. The parameters have GPT-2's
-names, so that both pipelines start from the same weights.
+loss and accuracy in each step, and loader processes encode each window character by character. The parameters have
+GPT-2's names, so that both pipelines start from the same weights.
 """
 
 import math
