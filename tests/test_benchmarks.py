@@ -318,9 +318,10 @@ def test_committed_results_are_complete_and_compare_equal_trainings(repository):
             )
 
 
-def test_the_readme_has_a_column_for_each_device_that_was_measured(repository):
-    lines = (repository / "README.md").read_text().splitlines()
-    rows = [line for line in lines[lines.index("## Speed") :] if line.startswith("|")]
+@pytest.mark.parametrize("readme, heading", [("README.md", "## Speed"), ("tests/benchmarks/README.md", "## Results")])
+def test_a_readme_has_a_column_for_each_device_that_was_measured(repository, readme, heading):
+    section = (repository / readme).read_text().split(f"{heading}\n")[1].split("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("|")]
     gpus = [file for file in (repository / "report" / "results").glob("bench_*.json") if file.stem != "bench_cpu"]
     for row in rows[2:]:
         cells = row.strip("|").split("|")[1:]
@@ -329,4 +330,9 @@ def test_the_readme_has_a_column_for_each_device_that_was_measured(repository):
         for cell, file in zip(cells[1:], sorted(gpus), strict=True):
             assert f"report/results/{file.name}#" in cell, row
     if not gpus:
-        assert "Nothing was timed on a GPU" in "\n".join(lines)
+        assert "Nothing was timed on a GPU" in section
+
+
+def test_the_front_page_has_the_eight_speeds_that_a_user_asks_for(repository):
+    rows = (repository / "README.md").read_text().split("## Speed\n")[1].split("\n## ")[0].splitlines()
+    assert 0 < len([row for row in rows if row.startswith("|")]) - 2 <= 8
