@@ -210,6 +210,11 @@ def test_the_table_fits_a_page(repository):
         assert all(len(as_read(cell).split()) <= 12 for cell in row.values()), row
 
 
+def test_the_first_screen_has_four_pictures_with_links(repository):
+    text = (repository / "README.md").read_text().split("```")[0]
+    assert len(re.findall(r'<a href="[^"]+"><img src="report/[^"]+" height="\d+" alt="[^"]+"></a>', text)) == 4
+
+
 def test_files_functions_pictures_and_tests_of_the_table_exist(repository):
     for row in table(repository):
         functions = re.findall(r"\[`([^`]+)`\]\(([^)]+)\)", row["Code"])
