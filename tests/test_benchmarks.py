@@ -1,4 +1,4 @@
-"""The benchmarks: contestants take turns, what is counted is right, and baselines train the same model."""
+"""The benchmarks: implementations are measured alternately, counts are right, baselines train the same model."""
 
 import importlib
 import io
@@ -33,27 +33,27 @@ def load(repository, monkeypatch):
         sys.modules.pop(name, None)
 
 
-# ---------------------------------------------------------------------------------------------------------- contests
+# ------------------------------------------------------------------------------------------------------------ runner
 
 SCRIPT = """
 import sys
 sys.path.insert(0, {benchmarks!r})
-import contest
+import runner
 
 def setup(name):
-    def contestant(args):
-        def turn(seed, steps):
+    def implementation(args):
+        def measure(seed, steps):
             print("noise")
             with open({log!r}, "a") as log:
                 log.write(f"{{name}}{{seed}}:{{steps}} ")
             if name == "c":
                 raise SystemExit(3)
             return {{"seconds": float(seed)}}
-        return turn
-    return contestant
+        return measure
+    return implementation
 
-args = contest.build_parser("", 7).parse_args()
-contest.serve({{name: setup(name) for name in "abc"}}, args)
+args = runner.build_parser("", 7).parse_args()
+runner.serve({{name: setup(name) for name in "abc"}}, args)
 """
 
 
@@ -64,19 +64,22 @@ def script(repository, tmp_path):
     return str(file), log
 
 
-def test_contestants_take_turns_and_the_first_one_does_not_count(load, script, capfd):
-    contest = load("contest")
+def test_implementations_alternate_and_the_warm_up_does_not_count(load, script, capfd):
+    runner = load("runner")
     file, log = script
-    found = contest.hold(file, ["a", "b"], Namespace(data_dir="", rounds=2, steps=7))
+    found = runner.run_benchmark(file, ["a", "b"], Namespace(data_dir="", rounds=2, steps=7))
     assert log.read_text().split() == ["a0:3", "b0:3", "b1:7", "a1:7", "a2:7", "b2:7"]
-    assert {name: [turn["seconds"] for turn in turns] for name, turns in found.items()} == {"a": [1, 2], "b": [1, 2]}
-    assert all(turn["peak_mib"] > 1 for turns in found.values() for turn in turns)
+    assert {name: [result["seconds"] for result in results] for name, results in found.items()} == {
+        "a": [1, 2],
+        "b": [1, 2],
+    }
+    assert all(result["peak_mib"] > 1 for results in found.values() for result in results)
 
 
-def test_a_contestant_that_dies_is_named(load, script):
-    contest = load("contest")
-    with pytest.raises(contest.ContestError, match="contestant c "):
-        contest.hold(script[0], ["a", "c"], Namespace(data_dir="", rounds=1, steps=7))
+def test_an_implementation_whose_process_ends_is_named(load, script):
+    runner = load("runner")
+    with pytest.raises(runner.BenchmarkError, match="implementation c ended"):
+        runner.run_benchmark(script[0], ["a", "c"], Namespace(data_dir="", rounds=1, steps=7))
 
 
 @pytest.mark.parametrize(
@@ -96,68 +99,68 @@ def test_what_cannot_be_used_is_said_in_a_sentence(repository, tmp_path, bench, 
 
 
 @pytest.mark.parametrize("content", ["{", "[1]"])
-def test_a_file_that_holds_no_results_is_refused_before_measuring(load, tmp_path, monkeypatch, capsys, content):
-    contest, file = load("contest"), tmp_path / "bench.json"
+def test_a_file_that_is_no_result_is_refused_before_measuring(load, tmp_path, monkeypatch, capsys, content):
+    runner, file = load("runner"), tmp_path / "bench.json"
     file.write_text(content)
     monkeypatch.setattr(sys, "argv", ["bench_part1.py", "--output", str(file)])
     with pytest.raises(SystemExit) as stop:
-        contest.parse(contest.build_parser("A benchmark.", steps=3))
+        runner.parse(runner.build_parser("A benchmark.", steps=3))
     assert stop.value.code == 2
-    assert f"--output {file} is no file of results in JSON" in capsys.readouterr().err
+    assert f"--output {file} is not a JSON file of results" in capsys.readouterr().err
     assert file.read_text() == content
 
 
-def test_what_a_part_cannot_use_ends_a_contestant_with_its_sentence(load, monkeypatch, capfd):
+def test_an_input_error_of_a_part_ends_the_process_with_its_message(load, monkeypatch, capfd):
     class InputError(Exception):
         pass
 
-    def contestant(args):
+    def implementation(args):
         raise InputError("MNIST is not in here")
 
     monkeypatch.setattr(sys, "stdin", io.StringIO("0 3\n"))
     with pytest.raises(SystemExit) as stop:
-        load("contest").serve({"a": contestant}, Namespace(worker="a"))
+        load("runner").serve({"a": implementation}, Namespace(worker="a"))
     assert stop.value.code == 2
     assert capfd.readouterr().err == "MNIST is not in here\n"
 
 
-def turns(key: str, *values: float) -> list[dict]:
+def results(key: str, *values: float) -> list[dict]:
     return [{key: value} for value in values]
 
 
-def test_ratios_compare_turns_of_the_same_round(load):
-    found = load("contest").ratios(turns("seconds", 1, 2, 8), turns("seconds", 2, 2, 2))
+def test_ratios_compare_results_of_the_same_round(load):
+    found = load("runner").ratios(results("seconds", 1, 2, 8), results("seconds", 2, 2, 2))
     assert found == {"median": 1, "min": 0.5, "max": 4}
 
 
 @pytest.mark.parametrize("theirs, expected", [((1.15, 1.25, 1.2), True), ((1.35, 1.45, 1.4), False)])
 def test_losses_agree_where_they_differ_by_less_than_their_seeds(load, theirs, expected):
-    found = load("contest").agree(turns("loss", 1.0, 1.2, 1.1), turns("loss", *theirs))
+    found = load("runner").agree(results("loss", 1.0, 1.2, 1.1), results("loss", *theirs))
     assert found["ours"] == pytest.approx(1.1) and found["theirs"] == pytest.approx(theirs[2])
     assert found["range_over_seeds"] == pytest.approx(0.2)
     assert found["agree"] is expected
 
 
 def test_a_section_joins_those_of_the_same_device_alone(load, tmp_path):
-    contest, file = load("contest"), tmp_path / "bench.json"
-    contest.write(file, "part1", {"x": 1})
-    contest.write(file, "part2", {"x": 2})
+    runner, file = load("runner"), tmp_path / "bench.json"
+    runner.write(file, "part1", {"x": 1})
+    runner.write(file, "part2", {"x": 2})
     both = json.loads(file.read_text())
     assert (both["part1"]["x"], both["part2"]["x"]) == (1, 2)
     assert both["part1"]["versions"]["torch"] == torch.__version__.split("+")[0]
     file.write_text(json.dumps({**both, "device": "another one"}))
-    contest.write(file, "part2", {"x": 3})
+    runner.write(file, "part2", {"x": 3})
     found = json.loads(file.read_text())
     assert "part1" not in found and found["part2"]["x"] == 3 and found["device"] == both["device"]
 
 
 def test_a_whole_run_has_its_peak_memory_and_has_to_succeed(load):
-    contest = load("contest")
+    runner = load("runner")
     mib = 150
-    found = contest.run_whole([sys.executable, "-c", f"import time; x = b'1' * ({mib} << 20); time.sleep(0.2)"])
+    found = runner.run_whole([sys.executable, "-c", f"import time; x = b'1' * ({mib} << 20); time.sleep(0.2)"])
     assert mib < found["peak_mib"] < mib + 100 and found["seconds"] > 0
     with pytest.raises(subprocess.CalledProcessError):
-        contest.run_whole([sys.executable, "-c", "raise SystemExit(3)"])
+        runner.run_whole([sys.executable, "-c", "raise SystemExit(3)"])
 
 
 # ------------------------------------------------------------------------------------------------------------ limits
@@ -180,7 +183,7 @@ def test_shares_of_the_limits(load):
 
 
 def test_the_limit_is_not_below_what_another_product_reaches(load):
-    limit = load("limits").limit_turn(0, 0)
+    limit = load("limits").measure_limits(0, 0)
     assert limit["flops_per_second"] > 1e9 and limit["bytes_per_second"] > 1e8
 
 
@@ -197,7 +200,7 @@ def test_operations_of_a_token_are_those_that_a_model_takes(part3, load):
     with FlopCounterMode(display=False) as counter:
         next(stream)
     parameters = sum(p.numel() for p in model.parameters())
-    found = bench.of_a_token(parameters, 16, n_layer=3, n_embd=48)
+    found = bench.cost_of_token(parameters, 16, n_layer=3, n_embd=48)
     assert found["flops"] == pytest.approx(counter.get_total_flops(), rel=0.02)
     weights = parameters - 1024 * 48
     assert found["bytes"] == pytest.approx(2 * weights + 2 * 2 * 3 * 48 * context)
@@ -270,37 +273,37 @@ def test_validation_loss_of_a_model_that_guesses(part3, load):
     assert bench.loss_of(sure, dataset) == pytest.approx(0, abs=1e-6)
 
 
-@pytest.mark.parametrize("contestant", ["ours", "baseline"])
+@pytest.mark.parametrize("implementation", ["ours", "baseline"])
 @pytest.mark.parametrize("name", ["part1", "part2"])
-def test_a_turn_on_images(request, load, fake_mnist, name, contestant):
+def test_a_measurement_on_images(request, load, fake_mnist, name, implementation):
     """Two steps of what the parts set up, and of the plain pipeline."""
     request.getfixturevalue(name)
-    turn = getattr(load(f"bench_{name}"), contestant)(Namespace(data_dir=str(fake_mnist)))
-    found = turn(0, 2)
+    measure = getattr(load(f"bench_{name}"), implementation)(Namespace(data_dir=str(fake_mnist)))
+    found = measure(0, 2)
     assert found["seconds"] > 0 and math.isfinite(found["loss"])
-    if contestant == "ours":
+    if implementation == "ours":
         assert found["counted"]["flops"] > 1e9
 
 
-@pytest.mark.parametrize("contestant", ["ours", "baseline"])
-def test_a_turn_on_text(part3, load, tmp_path, monkeypatch, contestant):
+@pytest.mark.parametrize("implementation", ["ours", "baseline"])
+def test_a_measurement_on_text(part3, load, tmp_path, monkeypatch, implementation):
     """Random letters in the place of Shakespeare's, about which nothing can be learnt."""
     bench = load("bench_part3_training")
     text = "".join(chr(97 + number) for number in torch.randint(26, (3000,)).tolist())
     monkeypatch.setattr(part3.dataset, "load_text", lambda *args: text)
-    turn = getattr(bench, contestant)(Namespace(data_dir=str(tmp_path), train_batch_size=2))
-    found = turn(0, 2)
+    measure = getattr(bench, implementation)(Namespace(data_dir=str(tmp_path), train_batch_size=2))
+    found = measure(0, 2)
     assert found["tokens_per_second"] > 0
     assert found["loss"] == pytest.approx(math.log(26), abs=0.5)
-    if contestant == "ours":
+    if implementation == "ours":
         assert found["counted"]["flops"] > 1e9
 
 
 # ------------------------------------------------------------------------------------------------------------ results
 
 
-def test_committed_results_are_complete_and_bought_with_no_other_training(repository):
-    """Contestants that train have to agree in their losses, and those that generate in their tokens."""
+def test_committed_results_are_complete_and_compare_equal_trainings(repository):
+    """Trainings must agree in their losses, and generations in their tokens."""
     files = list((repository / "report" / "results").glob("bench_*.json"))
     assert files
     for file in files:
@@ -309,13 +312,16 @@ def test_committed_results_are_complete_and_bought_with_no_other_training(reposi
         for section in ("part1", "part2", "part3_training"):
             assert found[section]["losses_baseline"]["agree"], f"{file}, {section}"
         tokens = found["part3_generation"]["equal_tokens"]
-        for contestant in ("baseline", "transformers"):
-            assert tokens[contestant]["equal"] == tokens[contestant]["compared"] > 0, f"{file}, {contestant}"
+        for implementation in ("baseline", "transformers"):
+            assert tokens[implementation]["equal"] == tokens[implementation]["compared"] > 0, (
+                f"{file}, {implementation}"
+            )
 
 
-def test_the_readme_has_a_column_for_each_device_that_was_measured(repository):
-    lines = (repository / "README.md").read_text().splitlines()
-    rows = [line for line in lines[lines.index("## Speed") :] if line.startswith("|")]
+@pytest.mark.parametrize("readme, heading", [("README.md", "## Speed"), ("tests/benchmarks/README.md", "## Results")])
+def test_a_readme_has_a_column_for_each_device_that_was_measured(repository, readme, heading):
+    section = (repository / readme).read_text().split(f"{heading}\n")[1].split("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("|")]
     gpus = [file for file in (repository / "report" / "results").glob("bench_*.json") if file.stem != "bench_cpu"]
     for row in rows[2:]:
         cells = row.strip("|").split("|")[1:]
@@ -324,4 +330,9 @@ def test_the_readme_has_a_column_for_each_device_that_was_measured(repository):
         for cell, file in zip(cells[1:], sorted(gpus), strict=True):
             assert f"report/results/{file.name}#" in cell, row
     if not gpus:
-        assert "Nothing was timed on a GPU" in "\n".join(lines)
+        assert "Nothing was timed on a GPU" in section
+
+
+def test_the_front_page_has_the_eight_speeds_that_a_user_asks_for(repository):
+    rows = (repository / "README.md").read_text().split("## Speed\n")[1].split("\n## ")[0].splitlines()
+    assert 0 < len([row for row in rows if row.startswith("|")]) - 2 <= 8

@@ -3,6 +3,7 @@
 import ast
 import functools
 import json
+import os
 import re
 import subprocess
 import sys
@@ -134,41 +135,107 @@ def test_ways_to_start_a_script(repository, command):
     assert "--seed must be" in done.stderr and done.stderr.count("\n") == 1, done.stderr
 
 
+# ------------------------------------------------------------------------------------------------------- installation
+
+
+@pytest.fixture
+def planned(repository, tmp_path):
+    """Commands that make would run with an environment in which a build of PyTorch ("" for none) was installed."""
+
+    def planned(installed: str, *arguments: str) -> list[str]:
+        venv = tmp_path / f"venv{installed}"
+        venv.mkdir(exist_ok=True)
+        if installed:
+            (venv / ".installed").write_text(f"{installed}\n")
+        command = ["make", "--dry-run", "--no-print-directory", f"VENV={venv}", *arguments]
+        outside = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "TORCH")}
+        done = subprocess.run(command, cwd=repository, env=outside, capture_output=True, text=True, check=True)
+        return done.stdout.replace(str(venv), "VENV").splitlines()
+
+    return planned
+
+
+def installations(commands: list[str]) -> list[str]:
+    """What pip is asked for, after the flags that all calls share."""
+    return [line.split("-c constraints.txt ")[1] for line in commands if "-m pip install" in line]
+
+
+CPU_WHEELS = "--no-deps --index-url https://download.pytorch.org/whl/cpu torch torchvision"
+
+
+@pytest.mark.parametrize("target", ["demo", "test", "train-part3"])
+def test_torch_cpu_installs_the_cpu_wheels_before_the_rest(planned, target):
+    tests = ["-r tests/requirements.txt"] if target == "test" else []
+    assert installations(planned("", target, "TORCH=cpu")) == [CPU_WHEELS, "-r requirements.txt", *tests]
+    assert installations(planned("", target)) == ["-r requirements.txt", *tests]
+
+
+def test_an_installed_build_of_torch_stays_until_another_one_is_asked_for(planned):
+    for arguments in ([], ["TORCH=cpu"]):
+        assert not installations(planned("cpu", "demo", *arguments))
+    switch = planned("cuda", "demo", "TORCH=cpu")
+    assert installations(switch) == [CPU_WHEELS, "-r requirements.txt"]
+    assert any(line.split() == ["python3", "-m", "venv", "--clear", "VENV"] for line in switch)
+    assert "echo cpu > VENV/.installed" in switch
+    assert installations(planned("cpu", "demo", "TORCH=cuda")) == ["-r requirements.txt"]
+
+
+def test_an_unknown_build_of_torch_is_refused(repository):
+    done = subprocess.run(["make", "-n", "demo", "TORCH=gpu"], cwd=repository, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "give TORCH=cpu or TORCH=cuda" in done.stderr
+
+
 # ----------------------------------------------------------------------------------------------------------- README
+
+READMES = ["README.md", "part1/README.md", "part2/README.md", "part3/README.md", "tests/benchmarks/README.md"]
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip().strip("|").split("|")]
+
+
+def as_read(cell: str) -> str:
+    """A cell as a reader sees it: without the targets of links, tags and backquotes."""
+    return re.sub(r"<[^>]+>|`", " ", re.sub(r"\[([^]]+)\]\([^)]+\)", r"\1", cell))
 
 
 def table(repository) -> list[dict[str, str]]:
-    """Rows of the README's table of questions; a question's number stands before its title."""
+    """Rows of the README's table of questions, whose first cells are a number, a title and the points."""
     lines = (repository / "README.md").read_text().splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("| Question"))
-    header, _, *rows = [
-        [cell.strip() for cell in line.strip().strip("|").split("|")] for line in lines[start:] if "|" in line
-    ]
-    return [
-        {**dict(zip(header, row, strict=True)), "Question": row[0].split()[0]} for row in rows if row[0][:1].isdigit()
-    ]
-
-
-def names_in(cell: str) -> list[str]:
-    return re.findall(r"`([^`]+)`", cell) + re.findall(r"\]\(([^)]+)\)", cell)
+    header, _, *rows = [cells(line) for line in lines[start : lines.index("", start)]]
+    return [dict(zip([as_read(name).split()[0] for name in header], row, strict=True)) for row in rows]
 
 
 def test_the_table_has_every_coding_question_with_its_points(repository):
-    points = {row["Question"]: int(row["Points"]) for row in table(repository)}
+    found = [re.fullmatch(r"([\d.]+) .+ \((\d+)\)", row["Question"]) for row in table(repository)]
+    points = {match[1]: int(match[2]) for match in found}
     assert points == {"1.7": 12, "1.8": 3, "1.9": 4, "2.4": 3, "2.5": 6, "2.6": 4, "2.7": 2, "3.2": 4, "3.3": 3}
 
 
-def test_files_functions_figures_and_tests_of_the_table_exist(repository):
-    named = 0
+def test_the_table_fits_a_page(repository):
+    """At most five columns, and at most twelve words in a cell."""
     for row in table(repository):
-        for cell in ("Code", "Figure", "Test"):
-            for name in names_in(row[cell]):
-                file, _, function = name.partition(":")
-                assert (repository / file).is_file(), f"question {row['Question']}: {name}"
-                if function:
-                    assert function in definitions(repository / file), f"question {row['Question']}: {name}"
-                named += 1
-    assert named > 0
+        assert len(row) <= 5
+        assert all(len(as_read(cell).split()) <= 12 for cell in row.values()), row
+
+
+def test_the_first_screen_has_four_pictures_with_links(repository):
+    text = (repository / "README.md").read_text().split("```")[0]
+    assert len(re.findall(r'<a href="[^"]+"><img src="report/[^"]+" height="\d+" alt="[^"]+"></a>', text)) == 4
+
+
+def test_files_functions_pictures_and_tests_of_the_table_exist(repository):
+    for row in table(repository):
+        functions = re.findall(r"\[`([^`]+)`\]\(([^)]+)\)", row["Code"])
+        assert functions, f"question {row['Question']} names no code"
+        for function, file in functions:
+            assert function in definitions(repository / file), f"question {row['Question']}: {function} in {file}"
+        shown = re.findall(r"\]\(([^)]+)\)", row["Picture,"])
+        assert len(shown) == 2 and shown[1].startswith("tests/"), f"question {row['Question']}: a picture and a test"
+        assert all((repository / file).is_file() for file in shown), shown
+        assert "report/results/" in row["Result"], f"question {row['Question']} has no number"
 
 
 def definitions(file) -> set[str]:
@@ -183,27 +250,51 @@ def definitions(file) -> set[str]:
 
 
 @pytest.mark.parametrize("part", ["part1", "part2", "part3"])
-def test_commands_of_the_table_have_flags_that_exist(repository, request, part):
-    modules = request.getfixturevalue(part)
-    commands = [
-        command
-        for row in table(repository)
-        for command in re.findall(rf"`python {part}/train\.py([^`]*)`", row["Command"])
+def test_commands_of_the_readmes_have_flags_that_exist(repository, request, part):
+    parser = request.getfixturevalue(part).inputs.build_parser()
+    in_table = [
+        match for row in table(repository) for match in re.findall(rf"`python {part}/train\.py([^`]*)`", row["Command"])
     ]
-    assert commands
-    for command in commands:
-        modules.inputs.build_parser().parse_args(command.split())
+    text = (repository / part / "README.md").read_text()
+    blocks = re.findall(r"^python train\.py([^#\n]*)", text, re.MULTILINE)
+    jobs = re.findall(r"^sbatch .*?train\.job([^#\n]*)", text, re.MULTILINE)
+    assert in_table and blocks and jobs
+    for flags in [*in_table, *blocks, *jobs]:
+        parser.parse_args(flags.split())
 
 
-def test_versions_in_the_readme_are_the_pinned_ones(repository):
+@pytest.mark.parametrize("part", ["part1", "part2", "part3"])
+def test_the_notebook_lines_call_what_exists(repository, request, part):
+    """Six lines: they import a function of the part, call it with flags of the part, and show a picture."""
+    text = (repository / part / "README.md").read_text()
+    code = re.search(r"## Notebook\n.*?```python\n(.*?)```", text, re.DOTALL)[1]
+    assert len(code.splitlines()) <= 6
+    tree = ast.parse(code)
+    module, function = next(
+        (node.module, node.names[0].name) for node in tree.body
+        if isinstance(node, ast.ImportFrom) and (repository / part / f"{node.module}.py").exists()
+    )  # fmt: skip
+    assert function in definitions(repository / part / f"{module}.py")
+    call = next(node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "Namespace")
+    given = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+    parser = request.getfixturevalue(part).inputs.build_parser()
+    for name, value in given.items():
+        assert getattr(parser.parse_args([f"--{name}", str(value)]), name) == value
+    shown = next(node for node in tree.body if ast.unparse(node).startswith("Image("))
+    assert given["log_dir"] in ast.unparse(shown)
+
+
+def test_pip_commands_of_the_readme_keep_to_the_tested_versions(repository):
     """Another version of torch would be replaced, by one that brings the CUDA libraries."""
-    found = re.findall(r"\b([\w-]+)==([0-9.]+)", (repository / "README.md").read_text())
-    assert {package for package, _ in found} == {"torch", "torchvision"}
-    assert dict(found).items() <= pins(repository).items()
+    commands = re.findall(r"^\.venv/bin/pip install .*$", (repository / "README.md").read_text(), re.MULTILINE)
+    assert len(commands) == 2
+    assert all(" -c constraints.txt " in command for command in commands)
+    assert " torch torchvision " in commands[0]
+    assert {"torch", "torchvision"} <= pins(repository).keys()
 
 
-@pytest.mark.parametrize("readme", ["README.md", "part1/README.md"])
-def test_numbers_of_the_readme_are_those_of_the_results(repository, readme):
+@pytest.mark.parametrize("readme", READMES)
+def test_numbers_of_a_readme_are_those_of_the_results(repository, readme):
     """A number that is a link to an entry of a result, `[0.51](report/results/vae_z20/summary.json#test_bpd)`, or to
     one within others, `#part1.step.seconds`."""
     path = repository / readme
@@ -216,11 +307,25 @@ def test_numbers_of_the_readme_are_those_of_the_results(repository, readme):
         assert float(text.replace(",", "")) == round(value, decimals), f"{file} {key}: {value}"
 
 
-@pytest.mark.parametrize("readme", ["README.md", "part1/README.md", "part2/README.md", "part3/README.md"])
+@pytest.mark.parametrize("readme", READMES)
 def test_paths_in_a_readme_exist(repository, readme):
     text = (repository / readme).read_text()
     folder = (repository / readme).parent
-    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
-        assert (folder / target).exists(), f"{readme} links to {target}"
+    links = re.findall(r"\]\((?!https?:)([^)]+)", text) + re.findall(r'(?:href|src)="(?!https?:)([^"]+)"', text)
+    for target, _, anchor in (link.partition("#") for link in links):
+        file = folder / target if target else repository / readme
+        assert file.exists(), f"{readme} links to {target}"
+        if file.suffix == ".md" and anchor:
+            headings = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
+            assert anchor in [heading.lower().replace(" ", "-") for heading in headings], f"{readme}: {target}#{anchor}"
     for path in re.findall(r"`((?:part\d|tests|report)/[\w/.-]+\.(?:py|md|job|yml|txt))", text):
         assert (repository / path).exists(), f"{readme} names {path}"
+
+
+@pytest.mark.parametrize("part", ["part1", "part2", "part3"])
+def test_the_files_that_a_part_lists_are_its_files(repository, part):
+    text = (repository / part / "README.md").read_text().split("## Files")[1].split("\n## ")[0]
+    listed = {
+        name for row in text.splitlines() if row.startswith("|") for name in re.findall(r"`(\w+\.py)`", cells(row)[0])
+    }
+    assert listed == {file.name for file in (repository / part).glob("*.py")}

@@ -1,5 +1,5 @@
-"""Measures time and memory of one attention layer of GPT-2's shape against the length of its input, written out and
-fused, and writes `report/results/attention_cost.json`: `python tests/benchmarks/attention_cost.py`. Linux only.
+"""Measures time and memory of one attention layer of GPT-2's shape for inputs of 128 to 4,096 positions, written out
+and fused, and writes `report/results/attention_cost.json`: `python tests/benchmarks/attention_cost.py`. Linux only.
 """
 
 import argparse
@@ -21,13 +21,13 @@ WAYS = ("written_out", "fused")
 
 
 def memory(name: str) -> int:
-    """Bytes of this process, of which VmRSS are resident now and VmHWM were at most."""
+    """Resident bytes of this process: now (VmRSS) or at the peak (VmHWM)."""
     return 1024 * int(re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
 
 
 def measure(length: int, way: str, rounds: int, seed: int) -> dict:
-    """Median seconds and peak memory of a forward and a backward pass. In a process of its own, since memory that was
-    freed is not always given back."""
+    """Median time and peak memory of a forward and a backward pass, in a process of its own because freed
+    memory is not always returned to the system."""
     import torch
 
     from gpt import CausalSelfAttention
@@ -39,13 +39,13 @@ def measure(length: int, way: str, rounds: int, seed: int) -> dict:
     seconds, peaks = [], []
     for _ in range(rounds + 1):
         x = torch.randn(1, length, 768, requires_grad=True)
-        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         before, start = memory("VmRSS"), time.perf_counter()
         layer(x).sum().backward()
         seconds.append(time.perf_counter() - start)
         peaks.append(memory("VmHWM") - before)
         layer.zero_grad()
-    # The first pass also sets up what PyTorch needs, so it has no part in the time; but only it must get its memory.
+    # The first pass includes PyTorch's set-up, so it is not timed; but only it allocates all of the memory.
     return {"length": length, "way": way, "ms": round(1000 * statistics.median(seconds[1:]), 3),
             "peak_mib": round(peaks[0] / 2**20, 2)}  # fmt: skip
 

@@ -1,8 +1,8 @@
 """The plain pipeline of part 3: what the course's template and the straightforward solution of it do.
 
-Attention and GELU are written out, generation computes the whole context anew for each token, a Lightning module logs
-loss and accuracy in each step, and the windows of a text are cut character by character in loader processes. The
-parameters have GPT-2's names, so that both pipelines start from the same weights.
+Attention and GELU are written out, generation recomputes the whole context for each token, a Lightning module logs
+loss and accuracy in each step, and loader processes encode each window character by character. The parameters have
+GPT-2's names, so that both pipelines start from the same weights.
 """
 
 import math
@@ -132,7 +132,7 @@ class PlainModule(pl.LightningModule):
 
 
 def trainer(folder: str, steps: int, clip: float, callbacks: list[pl.Callback]) -> pl.Trainer:
-    """A trainer as the template sets it up, for so many steps."""
+    """A trainer as the template sets it up."""
     return pl.Trainer(default_root_dir=folder, accelerator="auto", devices=1, max_steps=steps, gradient_clip_val=clip,
                       log_every_n_steps=1, callbacks=callbacks, enable_progress_bar=False, enable_checkpointing=False,
                       enable_model_summary=False)  # fmt: skip

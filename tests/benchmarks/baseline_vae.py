@@ -1,8 +1,8 @@
 """The plain pipeline of part 1: what the course's template and the straightforward solution of it do.
 
-Pictures pass through torchvision's transforms one by one in loader processes; the training is eager, in float32 and
-with PyTorch's standard memory layout; Lightning logs four values in each step. The networks are those of part 1, so
-that both pipelines train the same model.
+Loader processes transform one image at a time with torchvision; the training is eager float32 in PyTorch's default
+memory layout; Lightning logs four values per step. The networks are those of part 1, so that both pipelines train the
+same model.
 """
 
 import math

@@ -1,8 +1,8 @@
 """Part 1's VAE against the plain pipeline and pythae's trainer: `python tests/benchmarks/bench_part1.py`.
 
-A turn trains a new model for 100 of the 422 steps of an epoch and validates it on as large a share of the 6,000 images
-(`--steps 0`: all of both); all train the same networks on batches of the same size. Pythae takes part where it is
-installed (`pip install --no-deps pythae imageio`).
+A measurement trains a new model for 100 of an epoch's 422 steps and validates it on the same share of the 6,000
+validation images (`--steps 0`: on all). All implementations train the same networks with the same batch size. Pythae
+is measured if it is installed (`pip install --no-deps pythae imageio`).
 """
 
 import importlib.util
@@ -12,16 +12,16 @@ import tempfile
 import time
 from argparse import Namespace
 
-import contest
+import runner
 
-PART = contest.REPOSITORY / "part1"
+PART = runner.REPOSITORY / "part1"
 COURSE = {"num_filters": 32, "z_dim": 20, "lr": 1e-3}
 BATCH_SIZE = 128
 STEPS_PER_EPOCH = 422
 
 
 def clock():
-    """Callback that notes when the first step begins and the last one ends."""
+    """Callback that records when the first step begins and the last one ends."""
     import pytorch_lightning as pl
 
     import limits
@@ -39,7 +39,7 @@ def clock():
 
 
 def fit(trainer, model, train, val, watch, steps: int) -> dict:
-    """Train for an epoch, or for so many steps and the same share of the validation."""
+    """Train for an epoch, or for `steps` steps and the same share of the validation."""
     import limits
 
     if steps:
@@ -51,7 +51,7 @@ def fit(trainer, model, train, val, watch, steps: int) -> dict:
     return {"seconds": seconds, "train_seconds": watch.train_seconds, "loss": loss}
 
 
-def ours(args) -> contest.Turn:
+def ours(args) -> runner.Measure:
     """What `part1/train.py` sets up."""
     import torch
 
@@ -63,7 +63,7 @@ def ours(args) -> contest.Turn:
     training_run.configure_cpu()
     training_run.silence_lightning()
 
-    def turn(seed: int, steps: int) -> dict:
+    def measure(seed: int, steps: int) -> dict:
         with tempfile.TemporaryDirectory() as folder:
             flags = Namespace(data_dir=args.data_dir, log_dir=folder, epochs=1, seed=seed)
             settings = resolve_settings(flags, train_pl.read_checkpoint)
@@ -77,19 +77,19 @@ def ours(args) -> contest.Turn:
         if not seed:
             model.to(limits.device())
             imgs = torch.randint(0, 16, (BATCH_SIZE, 1, 28, 28), device=limits.device())
-            turn.counted = limits.count(lambda: model(imgs)[2].backward())
-        return {**result, "counted": turn.counted}
+            measure.counted = limits.count(lambda: model(imgs)[2].backward())
+        return {**result, "counted": measure.counted}
 
-    return turn
+    return measure
 
 
-def baseline(args) -> contest.Turn:
+def baseline(args) -> runner.Measure:
     """The plain pipeline."""
     import pytorch_lightning as pl
 
     import baseline_vae
 
-    def turn(seed: int, steps: int) -> dict:
+    def measure(seed: int, steps: int) -> dict:
         train, val = baseline_vae.loaders(args.data_dir, BATCH_SIZE, num_workers=min(4, os.cpu_count()))
         pl.seed_everything(seed, workers=True, verbose=False)
         watch = clock()
@@ -97,11 +97,11 @@ def baseline(args) -> contest.Turn:
             trainer = baseline_vae.trainer(folder, [watch])
             return fit(trainer, baseline_vae.PlainVAE(**COURSE), train, val, watch, steps)
 
-    return turn
+    return measure
 
 
-def pythae(args) -> contest.Turn:
-    """Pythae's VAE and trainer with part 1's networks and loss, on images that are in memory as floats."""
+def pythae(args) -> runner.Measure:
+    """Pythae's VAE and trainer with part 1's networks and loss, on images held in memory as floats."""
     import numpy as np
     import torch
     from pythae.data.datasets import BaseDataset
@@ -145,7 +145,7 @@ def pythae(args) -> contest.Turn:
 
     train, val = map(in_memory, (loader.dataset for loader in mnist.mnist(args.data_dir, num_workers=0)[:2]))
 
-    def turn(seed: int, steps: int) -> dict:
+    def measure(seed: int, steps: int) -> dict:
         torch.manual_seed(seed)
         np.random.seed(seed)
         model = Categorical(VAEConfig(input_dim=(1, 28, 28), latent_dim=COURSE["z_dim"]), Encoder(), Decoder())
@@ -167,38 +167,38 @@ def pythae(args) -> contest.Turn:
         count = round(share * len(dataset))
         return BaseDataset(dataset.data[:count], dataset.labels[:count])
 
-    return turn
+    return measure
 
 
 def main() -> int:
-    args = contest.parse(contest.build_parser(__doc__.splitlines()[0], steps=100))
+    args = runner.parse(runner.build_parser(__doc__.splitlines()[0], steps=100))
     sys.path.insert(0, str(PART))
-    contestants = {"ours": ours, "baseline": baseline, "pythae": pythae, "limit": contest.limit}
+    implementations = {"ours": ours, "baseline": baseline, "pythae": pythae, "limit": runner.limit}
     if importlib.util.find_spec("pythae") is None:
-        print("pythae is not installed, and so takes no part")
-        contestants.pop("pythae")
+        print("pythae is not installed: it is left out")
+        implementations.pop("pythae")
     if args.worker:
-        contest.serve(contestants, args)
+        runner.serve(implementations, args)
         return 0
-    found = contest.hold(__file__, contestants, args)
+    found = runner.run_benchmark(__file__, implementations, args)
     import limits
 
-    rows, steps = contest.table(found), args.steps or STEPS_PER_EPOCH
+    rows, steps = runner.table(found), args.steps or STEPS_PER_EPOCH
     step_seconds = rows["ours"]["train_seconds"]["median"] / steps
     result = {
-        "task": f"VAE with z_dim 20, {steps} steps of {BATCH_SIZE} images, and as large a share of the validation",
+        "task": f"VAE with z_dim 20, {steps} steps of {BATCH_SIZE} images, and the same share of the validation",
         "rows": rows,
         "step": limits.shares(found["ours"][0]["counted"], step_seconds, rows["limit"]),
-        "help_seconds": contest.help_seconds("part1"),
-        "training": contest.one_epoch("part1", args.data_dir),
+        "help_seconds": runner.help_seconds("part1"),
+        "training": runner.one_epoch("part1", args.data_dir),
     }
-    for rival in ("baseline", "pythae"):
-        if rival in found:
-            result[f"over_{rival}"] = contest.ratios(found["ours"], found[rival])
-            result[f"losses_{rival}"] = contest.agree(found["ours"], found[rival])
-    contest.write(args.output, "part1", result, ["pytorch-lightning", *(["pythae"] if "pythae" in found else [])])
+    for other in ("baseline", "pythae"):
+        if other in found:
+            result[f"over_{other}"] = runner.ratios(found["ours"], found[other])
+            result[f"losses_{other}"] = runner.agree(found["ours"], found[other])
+    runner.write(args.output, "part1", result, ["pytorch-lightning", *(["pythae"] if "pythae" in found else [])])
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(contest.command(main))
+    raise SystemExit(runner.run_command(main))

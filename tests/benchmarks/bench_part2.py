@@ -1,7 +1,7 @@
 """Part 2's adversarial autoencoder against the plain pipeline: `python tests/benchmarks/bench_part2.py`.
 
-A turn trains a new model for 150 of the 938 steps of an epoch (`--steps 0`: all). The losses that are compared are
-those of the test set, which takes no part in the time.
+A measurement trains a new model for 150 of an epoch's 938 steps (`--steps 0`: all). The losses that are compared are
+those of the test set; the evaluation is not timed.
 """
 
 import itertools
@@ -11,15 +11,15 @@ import tempfile
 import time
 from argparse import Namespace
 
-import contest
+import runner
 
-PART = contest.REPOSITORY / "part2"
+PART = runner.REPOSITORY / "part2"
 COURSE = {"z_dim": 8, "lambda_": 0.995, "ae_lr": 1e-3, "d_lr": 5e-3}
 BATCH_SIZE = 64
 STEPS_PER_EPOCH = 938
 
 
-def ours(args) -> contest.Turn:
+def ours(args) -> runner.Measure:
     """What `part2/train.py` sets up."""
     import training_run
 
@@ -35,7 +35,7 @@ def ours(args) -> contest.Turn:
     settings = resolve_settings(flags, read_checkpoint=None)
     fabric = training_run.start_fabric(settings)
 
-    def turn(seed: int, steps: int) -> dict:
+    def measure(seed: int, steps: int) -> dict:
         settings.seed = seed
         train_loader, test_loader = training_run.make_loaders(settings, fabric)
         record = training_run.RunRecord(settings, fabric)
@@ -52,20 +52,20 @@ def ours(args) -> contest.Turn:
         record.close()
         if not seed:
             x = torch.rand(BATCH_SIZE, 1, 28, 28, device=fabric.device)
-            turn.counted = limits.count(lambda: step_of(state.model, x))
-        return {"seconds": seconds, "loss": loss, "counted": turn.counted}
+            measure.counted = limits.count(lambda: step_of(state.model, x))
+        return {"seconds": seconds, "loss": loss, "counted": measure.counted}
 
-    turn.log_dir = log_dir  # removed at the end of the process
+    measure.log_dir = log_dir  # removed at the end of the process
 
     def step_of(model, x) -> None:
         recon_x, z = model(x)
         model.get_loss_autoencoder(x, recon_x, z, settings.lambda_)[0].backward()
         model.get_loss_discriminator(z)[0].backward()
 
-    return turn
+    return measure
 
 
-def baseline(args) -> contest.Turn:
+def baseline(args) -> runner.Measure:
     """The plain pipeline."""
     import torch
     from torch.utils.tensorboard import SummaryWriter
@@ -77,7 +77,7 @@ def baseline(args) -> contest.Turn:
 
     test_loader = mnist_test(args.data_dir)
 
-    def turn(seed: int, steps: int) -> dict:
+    def measure(seed: int, steps: int) -> dict:
         torch.manual_seed(seed)
         model = baseline_aae.PlainAAE(COURSE["z_dim"]).to(limits.device())
         loader = baseline_aae.loader(args.data_dir, BATCH_SIZE, num_workers=min(4, os.cpu_count()))
@@ -92,33 +92,33 @@ def baseline(args) -> contest.Turn:
             seconds = time.perf_counter() - start
         return {"seconds": seconds, "loss": encode(model.eval(), test_loader)[2]}
 
-    return turn
+    return measure
 
 
 def main() -> int:
-    args = contest.parse(contest.build_parser(__doc__.splitlines()[0], steps=150))
+    args = runner.parse(runner.build_parser(__doc__.splitlines()[0], steps=150))
     sys.path.insert(0, str(PART))
-    contestants = {"ours": ours, "baseline": baseline, "limit": contest.limit}
+    implementations = {"ours": ours, "baseline": baseline, "limit": runner.limit}
     if args.worker:
-        contest.serve(contestants, args)
+        runner.serve(implementations, args)
         return 0
-    found = contest.hold(__file__, contestants, args)
+    found = runner.run_benchmark(__file__, implementations, args)
     import limits
 
-    rows, steps = contest.table(found), args.steps or STEPS_PER_EPOCH
+    rows, steps = runner.table(found), args.steps or STEPS_PER_EPOCH
     step_seconds = rows["ours"]["seconds"]["median"] / steps
     result = {
         "task": f"AAE with z_dim {COURSE['z_dim']}, {steps} steps of {BATCH_SIZE} images",
         "rows": rows,
         "step": limits.shares(found["ours"][0]["counted"], step_seconds, rows["limit"]),
-        "over_baseline": contest.ratios(found["ours"], found["baseline"]),
-        "losses_baseline": contest.agree(found["ours"], found["baseline"]),
-        "help_seconds": contest.help_seconds("part2"),
-        "training": contest.one_epoch("part2", args.data_dir),
+        "over_baseline": runner.ratios(found["ours"], found["baseline"]),
+        "losses_baseline": runner.agree(found["ours"], found["baseline"]),
+        "help_seconds": runner.help_seconds("part2"),
+        "training": runner.one_epoch("part2", args.data_dir),
     }
-    contest.write(args.output, "part2", result, ["pytorch-lightning"])
+    runner.write(args.output, "part2", result, ["pytorch-lightning"])
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(contest.command(main))
+    raise SystemExit(runner.run_command(main))

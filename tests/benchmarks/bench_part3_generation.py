@@ -1,8 +1,8 @@
-"""Part 3's generation against the plain way and transformers: `python tests/benchmarks/bench_part3_generation.py`.
+"""Part 3's generation against the plain pipeline and transformers: `python tests/benchmarks/bench_part3_generation.py`.
 
-A turn continues one prompt greedily by 256 tokens. All contestants have the same 124 million random weights in GPT-2's
-shape, made and saved by transformers, so that nothing is downloaded, and all have to find the same tokens; those with
-weights of fewer bits need not, and how many of their tokens are equal is stated.
+A measurement continues one prompt greedily by 256 tokens. All implementations use the same 124 million random weights
+in GPT-2's shape, which transformers makes and saves, so that nothing is downloaded. In float32 all must generate the
+same tokens; for bfloat16 the result says how many are equal.
 """
 
 import argparse
@@ -10,9 +10,9 @@ import sys
 import tempfile
 import time
 
-import contest
+import runner
 
-PART = contest.REPOSITORY / "part3"
+PART = runner.REPOSITORY / "part3"
 PROMPT, NEW_TOKENS = 16, 256
 
 
@@ -26,7 +26,7 @@ def prompt(seed: int):
 
 
 def timed(generate, seed: int, num_tokens: int) -> dict:
-    """Seconds of a generation; `generate` maps a prompt and a number to all tokens."""
+    """Time `generate(prompt, num_tokens)`, which returns prompt and new tokens."""
     import limits
 
     idx = prompt(seed)
@@ -38,7 +38,7 @@ def timed(generate, seed: int, num_tokens: int) -> dict:
     return {"seconds": seconds, "tokens_per_second": num_tokens / seconds, "tokens": tokens[0, PROMPT:].tolist()}
 
 
-def ours(args, dtype: str = "float32") -> contest.Turn:
+def ours(args, dtype: str = "float32") -> runner.Measure:
     import run_folder
 
     run_folder.prepare_processor()
@@ -51,8 +51,8 @@ def ours(args, dtype: str = "float32") -> contest.Turn:
     return lambda seed, steps: timed(model.generate, seed, steps)
 
 
-def baseline(args) -> contest.Turn:
-    """Written-out attention, and the whole context anew for each token."""
+def baseline(args) -> runner.Measure:
+    """Written-out attention, which recomputes the whole context for each token."""
     import baseline_gpt
     import limits
     from gpt import GPT
@@ -64,8 +64,8 @@ def baseline(args) -> contest.Turn:
     return lambda seed, steps: timed(plain.generate, seed, steps)
 
 
-def peer(args) -> contest.Turn:
-    """The generation of transformers, with its cache."""
+def transformers_cached(args) -> runner.Measure:
+    """Generation by transformers with its cache."""
     import transformers
 
     import limits
@@ -75,24 +75,24 @@ def peer(args) -> contest.Turn:
     return lambda seed, steps: timed(lambda idx, n: model.generate(idx, max_new_tokens=n, **settings), seed, steps)
 
 
-CONTESTANTS = {
+IMPLEMENTATIONS = {
     "ours": ours,
     "baseline": baseline,
-    "transformers": peer,
+    "transformers": transformers_cached,
     "ours_bfloat16": lambda args: ours(args, "bfloat16"),
-    "limit": contest.limit,
+    "limit": runner.limit,
 }
 
 
 def equal_tokens(ours: list[dict], theirs: list[dict]) -> dict[str, int]:
-    """How many tokens two contestants have in common over all rounds, place by place."""
+    """How many tokens of two implementations are equal, position by position, over all rounds."""
     pairs = [pair for a, b in zip(ours, theirs, strict=True) for pair in zip(a["tokens"], b["tokens"], strict=True)]
     return {"equal": sum(a == b for a, b in pairs), "compared": len(pairs)}
 
 
-def of_a_token(parameters: int, bits: int, n_layer: int = 12, n_embd: int = 768) -> dict[str, float]:
-    """Operations and bytes of a new token, whose position is in the middle of the generation: each weight is read once
-    and takes a multiplication and an addition, but for those of positions; of the cache all is read."""
+def cost_of_token(parameters: int, bits: int, n_layer: int = 12, n_embd: int = 768) -> dict[str, float]:
+    """Operations and bytes of one new token in the middle of the generation. Each weight but the position embeddings is
+    read once and takes a multiplication and an addition; the whole cache is read."""
     context = PROMPT + NEW_TOKENS / 2
     used = parameters - 1024 * n_embd
     cached = 2 * n_layer * n_embd * context
@@ -111,35 +111,37 @@ def make_weights(folder: str) -> int:
 
 
 def main() -> int:
-    parser = contest.build_parser(__doc__.splitlines()[0], steps=NEW_TOKENS)
+    parser = runner.build_parser(__doc__.splitlines()[0], steps=NEW_TOKENS)
     parser.add_argument("--weights", help=argparse.SUPPRESS)
-    args = contest.parse(parser, fewest_steps=1)
+    args = runner.parse(parser, fewest_steps=1)
     if args.steps > 1024 - PROMPT:
-        parser.error(f"--steps must be at most {1024 - PROMPT}, so that the text fits into GPT-2, not {args.steps}")
+        parser.error(f"--steps must be at most {1024 - PROMPT}, the rest of GPT-2's context, not {args.steps}")
     sys.path.insert(0, str(PART))
     if args.worker:
-        contest.serve(CONTESTANTS, args)
+        runner.serve(IMPLEMENTATIONS, args)
         return 0
     with tempfile.TemporaryDirectory() as folder:
         parameters = make_weights(folder)
-        found = contest.hold(__file__, CONTESTANTS, args, ["--weights", folder])
+        found = runner.run_benchmark(__file__, IMPLEMENTATIONS, args, ["--weights", folder])
     import limits
 
-    rows, wanted = contest.table(found), found["ours"]
+    rows, wanted = runner.table(found), found["ours"]
     per_token = {name: rows[name]["seconds"]["median"] / args.steps for name in ("ours", "ours_bfloat16")}
     result = {
         "task": f"GPT-2 with {parameters:,} weights, one prompt of {PROMPT} tokens, {args.steps} new tokens, greedily",
         "rows": rows,
-        "token": limits.shares(of_a_token(parameters, 32), per_token["ours"], rows["limit"]),
-        "token_bfloat16": limits.shares(of_a_token(parameters, 16), per_token["ours_bfloat16"], rows["limit"]),
-        "tokens_over_baseline": contest.ratios(wanted, found["baseline"], "tokens_per_second"),
-        "tokens_over_transformers": contest.ratios(wanted, found["transformers"], "tokens_per_second"),
-        "bfloat16_over_float32": contest.ratios(found["ours_bfloat16"], wanted, "tokens_per_second"),
-        "equal_tokens": {name: equal_tokens(wanted, turns) for name, turns in found.items() if "tokens" in turns[0]},
+        "token": limits.shares(cost_of_token(parameters, 32), per_token["ours"], rows["limit"]),
+        "token_bfloat16": limits.shares(cost_of_token(parameters, 16), per_token["ours_bfloat16"], rows["limit"]),
+        "tokens_over_baseline": runner.ratios(wanted, found["baseline"], "tokens_per_second"),
+        "tokens_over_transformers": runner.ratios(wanted, found["transformers"], "tokens_per_second"),
+        "bfloat16_over_float32": runner.ratios(found["ours_bfloat16"], wanted, "tokens_per_second"),
+        "equal_tokens": {
+            name: equal_tokens(wanted, results) for name, results in found.items() if "tokens" in results[0]
+        },
     }
-    contest.write(args.output, "part3_generation", result, ["transformers"])
+    runner.write(args.output, "part3_generation", result, ["transformers"])
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(contest.command(main))
+    raise SystemExit(runner.run_command(main))

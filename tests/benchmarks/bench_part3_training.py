@@ -1,10 +1,9 @@
 """Part 3's training of gpt-mini on characters against the plain pipeline:
 `python tests/benchmarks/bench_part3_training.py`.
 
-A turn trains a new model on Shakespeare for 5 steps of 128 windows of 128 characters; both pipelines start from the
-same weights. After so few steps losses say little, so that they are compared in a second contest, of more and smaller
-steps, on a text that neither was trained on. Further contestants are the same training with other flags, which change
-the arithmetic and so are no defaults.
+A measurement trains a new model on Shakespeare for 5 steps of 128 windows of 128 characters; both pipelines start from
+the same weights. Losses after 5 steps say little, so a second run of 80 smaller steps compares them on validation text.
+`--others` adds trainings with flags that change the arithmetic and are therefore not the default.
 """
 
 import argparse
@@ -15,15 +14,15 @@ import tempfile
 import time
 from pathlib import Path
 
-import contest
+import runner
 
-PART = contest.REPOSITORY / "part3"
-# Of the contest in losses.
+PART = runner.REPOSITORY / "part3"
+# Of the second run, which compares losses.
 STEPS, BATCH_SIZE = 80, 8
 
 
 def clock():
-    """Callback that notes the time from the first step's beginning to the last one's end."""
+    """Callback that measures the time from the start of the first step to the end of the last."""
     import pytorch_lightning as pl
 
     import limits
@@ -58,7 +57,7 @@ def prepare(args, seed: int, steps: int, **flags):
 
 
 def loss_of(model, val_set, num_batches: int = 2) -> float:
-    """Mean loss in nats on the beginning of the validation text."""
+    """Mean loss in nats on the first batches of the validation text."""
     import torch
     import torch.nn.functional as F
 
@@ -79,7 +78,7 @@ def result_of(watch, steps: int, flags, loss: float) -> dict:
     return {"seconds": watch.seconds, "tokens_per_second": tokens / watch.seconds, "loss": loss}
 
 
-def ours(args, **flags) -> contest.Turn:
+def ours(args, **flags) -> runner.Measure:
     """What `part3/train.py` sets up."""
     import run_folder
 
@@ -93,7 +92,7 @@ def ours(args, **flags) -> contest.Turn:
     from callbacks import RunRecord
     from lightning_module import GPTLightningModule
 
-    def turn(seed: int, steps: int) -> dict:
+    def measure(seed: int, steps: int) -> dict:
         settings, _, train_set, val_set, model = prepare(args, seed, steps, **flags)
         record = RunRecord(settings, steps, settings.train_batch_size * settings.block_size, "")
         module, watch = GPTLightningModule(settings, model, train_set, val_set), clock()
@@ -108,19 +107,19 @@ def ours(args, **flags) -> contest.Turn:
         if not seed:
             x, y = (t.to(limits.device()) for t in train_set.__getitems__(list(range(settings.train_batch_size))))
             model.train()
-            turn.counted = limits.count(lambda: F.cross_entropy(model(x).flatten(0, 1), y.flatten()).backward())
+            measure.counted = limits.count(lambda: F.cross_entropy(model(x).flatten(0, 1), y.flatten()).backward())
             model.zero_grad()
             torch.manual_seed(seed)
-        return {**result, "counted": turn.counted}
+        return {**result, "counted": measure.counted}
 
-    return turn
+    return measure
 
 
-def baseline(args) -> contest.Turn:
+def baseline(args) -> runner.Measure:
     """The plain pipeline."""
     import baseline_gpt
 
-    def turn(seed: int, steps: int) -> dict:
+    def measure(seed: int, steps: int) -> dict:
         flags, text, train_set, val_set, model = prepare(args, seed, steps)
         plain = baseline_gpt.PlainGPT(model.config)
         plain.load_state_dict(model.state_dict())
@@ -130,32 +129,32 @@ def baseline(args) -> contest.Turn:
             baseline_gpt.trainer(folder, steps, flags.clip_grad_norm, [watch]).fit(module)
         return result_of(watch, steps, flags, loss_of(plain, val_set))
 
-    return turn
+    return measure
 
 
 def main() -> int:
-    parser = contest.build_parser(__doc__.splitlines()[0], steps=5)
+    parser = runner.build_parser(__doc__.splitlines()[0], steps=5)
     parser.add_argument("--train_batch_size", type=int, default=128, help="windows of a step")
-    parser.add_argument("--others", nargs="*", choices=("bf16", "compile"), default=[], help="further contestants")
-    args = contest.parse(parser, fewest_steps=1)
+    parser.add_argument("--others", nargs="*", choices=("bf16", "compile"), default=[], help="further implementations")
+    args = runner.parse(parser, fewest_steps=1)
     sys.path.insert(0, str(PART))
-    contestants = {
+    implementations = {
         "ours": ours,
         "baseline": baseline,
         "bf16": lambda args: ours(args, precision="bf16-mixed"),
         "compile": lambda args: ours(args, compile=True),
-        "limit": contest.limit,
+        "limit": runner.limit,
     }
     if args.worker:
-        contest.serve(contestants, args)
+        runner.serve(implementations, args)
         return 0
-    rivals, batch_size = ["baseline", *args.others], str(args.train_batch_size)
-    found = contest.hold(__file__, ["ours", *rivals, "limit"], args, ["--train_batch_size", batch_size])
+    others, batch_size = ["baseline", *args.others], str(args.train_batch_size)
+    found = runner.run_benchmark(__file__, ["ours", *others, "limit"], args, ["--train_batch_size", batch_size])
     shorter = argparse.Namespace(**{**vars(args), "steps": STEPS})
-    losses = contest.hold(__file__, ["ours", *rivals], shorter, ["--train_batch_size", str(BATCH_SIZE)])
+    losses = runner.run_benchmark(__file__, ["ours", *others], shorter, ["--train_batch_size", str(BATCH_SIZE)])
     import limits
 
-    rows = contest.table(found)
+    rows = runner.table(found)
     result = {
         "task": f"gpt-mini, {args.steps} steps of {batch_size} windows of 128 characters",
         "task_of_losses": f"{STEPS} steps of {BATCH_SIZE} windows",
@@ -163,14 +162,14 @@ def main() -> int:
         "step": limits.shares(
             found["ours"][0]["counted"], rows["ours"]["seconds"]["median"] / args.steps, rows["limit"]
         ),
-        "help_seconds": contest.help_seconds("part3"),
+        "help_seconds": runner.help_seconds("part3"),
     }
-    for rival in rivals:
-        result[f"tokens_over_{rival}"] = contest.ratios(found["ours"], found[rival], "tokens_per_second")
-        result[f"losses_{rival}"] = contest.agree(losses["ours"], losses[rival])
-    contest.write(args.output, "part3_training", result, ["pytorch-lightning"])
+    for other in others:
+        result[f"tokens_over_{other}"] = runner.ratios(found["ours"], found[other], "tokens_per_second")
+        result[f"losses_{other}"] = runner.agree(losses["ours"], losses[other])
+    runner.write(args.output, "part3_training", result, ["pytorch-lightning"])
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(contest.command(main))
+    raise SystemExit(runner.run_command(main))

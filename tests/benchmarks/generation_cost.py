@@ -1,5 +1,5 @@
-"""Measures what a new token costs a GPT-2 of 124 million weights after contexts of 64 to 1,000 tokens, with the cache
-and without, and writes `report/results/generation_cost.json`: `python tests/benchmarks/generation_cost.py`.
+"""Measures the time per new token of GPT-2 (124 million weights) after contexts of 64 to 1,000 tokens, with and without
+the cache, and writes `report/results/generation_cost.json`: `python tests/benchmarks/generation_cost.py`.
 """
 
 import argparse
@@ -19,7 +19,7 @@ CONTEXTS = (64, 128, 256, 512, 768, 1000)
 
 
 def seconds_per_token(model, context: int, new_tokens: int, use_cache: bool, rounds: int) -> list[float]:
-    """Seconds of each token but the first, which with the cache has to read the whole context."""
+    """Seconds of each token but the first, for which even the cached model reads the whole context."""
     seconds = []
     for _ in range(rounds):
         stream = model.stream(torch.randint(50257, (1, context)), new_tokens + 1, use_cache=use_cache)
@@ -35,7 +35,7 @@ def seconds_per_token(model, context: int, new_tokens: int, use_cache: bool, rou
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model_type", default="gpt2", help="gpt2, or a smaller type to try this out")
-    parser.add_argument("--rounds", type=int, default=3, help="how often all contexts are measured in turn")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each context is measured")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=REPOSITORY / "report" / "results" / "generation_cost.json")
     args = parser.parse_args()
@@ -49,7 +49,7 @@ def main() -> int:
     model = GPT(config).eval()
     seconds_per_token(model, 64, 5, True, 1)  # a warm-up that is not counted
     found = {context: {True: [], False: []} for context in CONTEXTS}
-    for _ in range(args.rounds):  # in turn, so that a disturbance of the machine meets all alike
+    for _ in range(args.rounds):  # alternately, to spread a disturbance of the machine over all
         for context in CONTEXTS:
             found[context][True] += seconds_per_token(model, context, 15, True, 1)
             found[context][False] += seconds_per_token(model, context, 2, False, 1)

@@ -1,7 +1,7 @@
 """Compares part 3 with transformers on a full GPT-2 of 124 million random weights, and writes
 `report/results/gpt2_parity.json`.
 
-The model is made and saved by transformers, so that nothing is downloaded: `python tests/benchmarks/gpt2_parity.py`.
+Transformers makes and saves the model, so nothing is downloaded: `python tests/benchmarks/gpt2_parity.py`.
 """
 
 import argparse
@@ -22,7 +22,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "part3"))
 SAMPLE = "Grüße, 世界! naïve cafe\u0301 🙂👩‍🚀\n\n  tabs\tand  spaces 3.14159 don't WE'LL <|endoftext|>end"
 
-# The peak is Linux's: getrusage would report the parent's, where that is higher.
+# Read from /proc: getrusage reports the parent's peak if that is higher. Linux only.
 LOAD = """
 import json, pathlib, re, sys
 sys.path.insert(0, sys.argv[1])
@@ -91,7 +91,7 @@ def main() -> int:
 
 
 def compare_tokens() -> dict:
-    """Ids of a Unicode sample, with GPT-2's tokenizer in `$DATA_DIR/gpt2`."""
+    """Compare the token ids of a Unicode sample, with GPT-2's tokenizer from `$DATA_DIR/gpt2`."""
     from vocabulary import read_vocabulary
 
     folder = Path(os.environ.get("DATA_DIR", REPOSITORY / "data"), "gpt2")

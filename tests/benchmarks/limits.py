@@ -1,4 +1,4 @@
-"""What a machine can do at most, and what a computation asks of it."""
+"""Peak rates of the machine, and what a computation needs of them."""
 
 import time
 
@@ -13,15 +13,15 @@ def device() -> torch.device:
 
 
 def synchronize() -> None:
-    """Wait for the GPU, where there is one, so that a clock can be read."""
+    """Wait until the GPU, if there is one, has finished its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
-def limit_turn(seed: int, steps: int) -> dict[str, float]:
-    """The best of some large float32 matrix products and of some large copies, in operations and bytes a second.
+def measure_limits(seed: int, steps: int) -> dict[str, float]:
+    """Best rate of 8 large float32 matrix products and of 8 large copies, in operations and bytes per second.
 
-    A product of n x n matrices counts 2 n^3 operations, and a copy the bytes that it reads and those that it writes.
+    A product of n x n matrices counts as 2 n^3 operations, a copy as the bytes that it reads and writes.
     """
     begin = time.perf_counter()
     n, values = (8192, 2**28) if device().type == "cuda" else (2048, 2**26)
@@ -43,7 +43,7 @@ def _seconds(work) -> float:
 
 
 class _ByteCounter(TorchDispatchMode):
-    """Adds up the bytes of the tensors that operations read and write; views move none."""
+    """Adds up the bytes of the tensors that operations read and write; views count as none."""
 
     def __init__(self):
         super().__init__()
@@ -62,8 +62,8 @@ class _ByteCounter(TorchDispatchMode):
 
 
 def count(work) -> dict[str, int]:
-    """Operations (of matrix products and convolutions, which are nearly all) and bytes of a computation; the bytes are
-    what its operations read and write one by one, from memory or, where it is large enough, from a cache."""
+    """Operations and bytes of a computation: the operations of its matrix products and convolutions, which are nearly
+    all, and the bytes that each operation reads and writes, be it in memory or in a cache."""
     with FlopCounterMode(display=False) as flops:
         work()
     with _ByteCounter() as counter:
@@ -72,15 +72,15 @@ def count(work) -> dict[str, int]:
 
 
 def shares(counted: dict[str, int], seconds: float, limit: dict) -> dict[str, float]:
-    """How much of the machine's limits a computation uses.
+    """Share of the machine's peak rates that a computation reaches.
 
     Args:
-        counted: of `count`.
-        seconds: that the computation takes.
-        limit: table row of the contestant "limit".
+        counted: result of `count`.
+        seconds: duration of the computation.
+        limit: summary of the entry "limit".
 
     Returns:
-        The counts, and each limit's share in percent. Operations that hit a cache can use over 100% of the bytes.
+        The counts, and the share of each peak rate in percent; what hits a cache can exceed 100% of the bytes.
     """
     flops, num_bytes = (limit[f"{name}_per_second"]["median"] for name in ("flops", "bytes"))
     return {**counted, "seconds": seconds, "percent_of_flops": round(100 * counted["flops"] / seconds / flops, 1),

@@ -1,8 +1,9 @@
-"""Contests in speed: contestants, each in a process of its own, take turns, so that a disturbance meets all alike.
+"""Runs benchmarks: measures several implementations of the same task alternately, each in its own process.
 
-A benchmark names its contestants. Each is a function of the command line's arguments that prepares what it needs and
-returns a turn: a function of a seed and a number of steps (0 for all) that does the work and returns what it measured,
-`seconds` at least. A contestant "limit" takes turns too and measures what the machine can do at most.
+Alternating spreads a disturbance of the machine over all implementations. An implementation is a function that takes
+the parsed flags, prepares models and data, and returns `measure(seed, steps)`: it does the work (`steps` of 0: all of
+it) and returns a dictionary of measurements with at least `seconds`. The entry "limit" measures the machine's peak
+rates instead.
 """
 
 import argparse
@@ -22,11 +23,11 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RESULTS = REPOSITORY / "report" / "results"
-Turn = Callable[[int, int], dict]
+Measure = Callable[[int, int], dict]
 
 
-class ContestError(Exception):
-    """A contest cannot be held."""
+class BenchmarkError(Exception):
+    """A benchmark cannot be run."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,7 +38,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def build_parser(description: str, steps: int) -> Parser:
-    """The flags that all contests share.
+    """The flags that all benchmarks share.
 
     Args:
         description: the first line of the benchmark's docstring.
@@ -46,9 +47,11 @@ def build_parser(description: str, steps: int) -> Parser:
     parser = Parser(description=description)
     parser.add_argument("--data_dir", default=os.environ.get("DATA_DIR", str(REPOSITORY / "data")),
                         help="folder with MNIST/raw and text (default: DATA_DIR if it is set, else data)")  # fmt: skip
-    parser.add_argument("--rounds", type=int, default=3, help="counted turns of each contestant, one seed a turn")
     parser.add_argument(
-        "--steps", type=int, default=steps, help="steps of a turn; of parts 1 and 2, 0 is a whole epoch"
+        "--rounds", type=int, default=3, help="measurements of each implementation, each with its own seed"
+    )
+    parser.add_argument(
+        "--steps", type=int, default=steps, help="steps of a measurement; in parts 1 and 2, 0 means a whole epoch"
     )
     parser.add_argument("--output", type=Path, help="JSON file (default: report/results/bench_DEVICE.json)")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -56,7 +59,7 @@ def build_parser(description: str, steps: int) -> Parser:
 
 
 def parse(parser: Parser, fewest_steps: int = 0) -> argparse.Namespace:
-    """The command line; ends with exit code 2 where a number makes no sense."""
+    """Parse and check the command line; exits with code 2 after one sentence about a value that cannot be used."""
     args = parser.parse_args()
     for name, least in (("rounds", 2), ("steps", fewest_steps)):  # one round has no spread
         if getattr(args, name) < least:
@@ -64,71 +67,72 @@ def parse(parser: Parser, fewest_steps: int = 0) -> argparse.Namespace:
     if args.output and args.output.is_dir():
         parser.error(f"--output {args.output} is a folder: name a file")
     try:
-        sections_of(args.output)
+        read_results(args.output)
     except ValueError:
-        parser.error(f"--output {args.output} is no file of results in JSON: name another one, or remove it")
+        parser.error(f"--output {args.output} is not a JSON file of results: name another file, or remove this one")
     return args
 
 
-def sections_of(file: Path | None) -> dict:
-    """What a file of results holds; nothing where there is none.
+def read_results(file: Path | None) -> dict:
+    """Content of a file of results; empty if the file does not exist.
 
     Raises:
-        ValueError: it is no JSON object in UTF-8.
+        ValueError: it is not a JSON object in UTF-8.
     """
     content = json.loads(file.read_text()) if file and file.exists() else {}
     if not isinstance(content, dict):
-        raise ValueError(f"{file} holds no object")
+        raise ValueError(f"{file} is not a JSON object")
     return content
 
 
-def command(main: Callable[[], int]) -> int:
-    """Run a benchmark; returns its exit code: 0, or 2 after one sentence about a contest that could not be held."""
+def run_command(main: Callable[[], int]) -> int:
+    """Run a benchmark; returns its exit code: 0, or 2 after one sentence that says why it cannot be run."""
     try:
         return main()
-    except ContestError as error:
+    except BenchmarkError as error:
         print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
         return 2
 
 
-def serve(contestants: dict[str, Callable[[argparse.Namespace], Turn]], args: argparse.Namespace) -> None:
-    """The process of one contestant: a line with a seed and a number of steps on the input, a line of JSON back."""
+def serve(implementations: dict[str, Callable[[argparse.Namespace], Measure]], args: argparse.Namespace) -> None:
+    """The process of one implementation: reads a seed and a number of steps per line, answers with a line of JSON."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a training prints goes where errors go
+    os.dup2(2, 1)  # stdout carries the answers, so other output goes to stderr
     try:
-        turn = contestants[args.worker](args)
+        measure = implementations[args.worker](args)
         for line in sys.stdin:
-            result = turn(*map(int, line.split()))
+            result = measure(*map(int, line.split()))
             print(json.dumps({**result, "peak_mib": peak_mib()}), file=answers, flush=True)
     except Exception as error:
         if not any(kind.__name__ == "InputError" for kind in type(error).__mro__):
             raise
-        print(error, file=sys.stderr)  # what a part says of data that are not there
+        print(error, file=sys.stderr)  # such as data that cannot be found
         raise SystemExit(2) from error
 
 
-def limit(args: argparse.Namespace) -> Turn:
-    """The contestant that measures what the machine can do."""
+def limit(args: argparse.Namespace) -> Measure:
+    """The entry that measures the machine's peak rates."""
     import limits
 
-    return limits.limit_turn
+    return limits.measure_limits
 
 
-def hold(script: str, names: Iterable[str], args: argparse.Namespace, options: Iterable[str] = ()) -> dict:
-    """Hold a contest: a short warm-up turn of each contestant that does not count, and then round after round, each
-    begun by the next contestant.
+def run_benchmark(script: str, names: Iterable[str], args: argparse.Namespace, options: Iterable[str] = ()) -> dict:
+    """Measure every implementation once a round, after a warm-up of three steps that does not count.
+
+    The implementation that goes first changes from round to round.
 
     Args:
-        script: the benchmark's file, which calls `serve` where `--worker` is given.
-        names: of the contestants, in their order.
-        args: of the command line.
-        options: further arguments for the contestants.
+        script: file of the benchmark, which calls `serve` if `--worker` is given.
+        names: of the implementations.
+        args: the parsed flags.
+        options: further flags for the implementations' processes.
 
     Returns:
-        For each contestant what it measured, one entry a turn.
+        For each implementation a list of measurements, one per round.
 
     Raises:
-        ContestError: a contestant's process ended early; what it said stands above.
+        BenchmarkError: the process of an implementation ended early.
     """
     command = [sys.executable, "-W", "ignore", script, "--data_dir", args.data_dir, "--rounds", str(args.rounds),
                *options, "--worker"]  # fmt: skip
@@ -139,18 +143,18 @@ def hold(script: str, names: Iterable[str], args: argparse.Namespace, options: I
     found: dict[str, list[dict]] = {name: [] for name in workers}
     try:
         for seed in range(args.rounds + 1):
-            first = seed % len(workers)  # nobody always goes first
+            first = seed % len(workers)
             for name in [*workers][first:] + [*workers][:first]:
                 worker = workers[name]
                 worker.stdin.write(f"{seed} {args.steps if seed else 3}\n")
                 if not (line := worker.stdout.readline()):
-                    raise ContestError(
-                        f"the contestant {name} gave up with exit code {worker.wait()}: the reason stands above, or it "
-                        "was ended from outside, as for want of memory"
+                    raise BenchmarkError(
+                        f"the process of implementation {name} ended with exit code {worker.wait()}: see its message "
+                        "above; without one, the system ended it, probably for lack of memory"
                     )
                 if seed:
                     found[name].append(json.loads(line))
-                    print(f"round {seed} of {args.rounds}: {name:22s}", short(found[name][-1]), flush=True)
+                    print(f"round {seed} of {args.rounds}: {name:22s}", one_line(found[name][-1]), flush=True)
     finally:
         for worker in workers.values():
             worker.kill()
@@ -158,8 +162,8 @@ def hold(script: str, names: Iterable[str], args: argparse.Namespace, options: I
     return found
 
 
-def short(result: dict) -> str:
-    """Numbers in a line."""
+def one_line(result: dict) -> str:
+    """The numbers of a result in one line."""
     values = {name: value for name, value in result.items() if isinstance(value, int | float)}
     return "  ".join(f"{name} {value:,.4g}" for name, value in values.items())
 
@@ -172,10 +176,10 @@ def spread(values: Iterable[float]) -> dict[str, float]:
 
 
 def table(found: dict[str, list[dict]]) -> dict[str, dict]:
-    """`spread` of every number that each contestant measured."""
+    """`spread` over the rounds of every number that an implementation measured."""
     return {
-        name: {key: spread(turn[key] for turn in turns) for key, value in turns[0].items() if is_number(value)}
-        for name, turns in found.items()
+        name: {key: spread(result[key] for result in results) for key, value in results[0].items() if is_number(value)}
+        for name, results in found.items()
     }
 
 
@@ -184,17 +188,17 @@ def is_number(value) -> bool:
 
 
 def ratios(ours: list[dict], theirs: list[dict], key: str = "seconds") -> dict[str, float]:
-    """`spread` of ours over theirs, round by round."""
+    """`spread` of the ratio ours / theirs of each round."""
     return spread(a[key] / b[key] for a, b in zip(ours, theirs, strict=True))
 
 
 def agree(ours: list[dict], theirs: list[dict], key: str = "loss") -> dict:
-    """Whether the mean losses of two contestants differ by no more than their turns do, each with its own seed.
+    """Compare the mean losses of two implementations; they agree if the means differ by less than the seeds do.
 
     Returns:
-        both means, their difference, the larger range over the seeds, and `agree`.
+        both means, their difference, the larger of the two ranges over seeds, and `agree`.
     """
-    losses = [[turn[key] for turn in turns] for turns in (ours, theirs)]
+    losses = [[result[key] for result in results] for results in (ours, theirs)]
     means = [statistics.mean(values) for values in losses]
     width = max(max(values) - min(values) for values in losses)
     return {"ours": means[0], "theirs": means[1], "difference": abs(means[0] - means[1]), "range_over_seeds": width,
@@ -202,7 +206,7 @@ def agree(ours: list[dict], theirs: list[dict], key: str = "loss") -> dict:
 
 
 def peak_mib(process: int | str = "self") -> float | None:
-    """The most memory that a process has had resident so far, in MiB; None where that is not to be known."""
+    """Peak resident memory of a process so far, in MiB; None if the system does not report it."""
     try:
         peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text())
     except OSError:
@@ -218,7 +222,7 @@ def run_whole(command: list[str]) -> dict[str, float | None]:
     """
     start, peak = time.perf_counter(), None
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        # Read while it runs: what the system says afterwards is the parent's, where that is higher.
+        # Read while it runs: getrusage reports the parent's peak if that is higher.
         while process.poll() is None:
             peak = peak_mib(process.pid) or peak
             time.sleep(0.01)
@@ -228,14 +232,14 @@ def run_whole(command: list[str]) -> dict[str, float | None]:
 
 
 def one_epoch(part: str, data_dir: str) -> dict[str, float]:
-    """Seconds and peak memory of `train.py --epochs 1` of a part, with its start, its test and its pictures."""
+    """Seconds and peak memory of a part's `train.py --epochs 1`, from start to exit."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(REPOSITORY / part / "train.py"), "--epochs", "1", "--data_dir", data_dir]
         return run_whole([*command, "--log_dir", folder])
 
 
 def help_seconds(part: str, rounds: int = 9) -> dict[str, float]:
-    """`spread` of how long `train.py --help` of a part takes."""
+    """`spread` of the seconds that a part's `train.py --help` takes."""
     seconds = []
     for _ in range(rounds):
         start = time.perf_counter()
@@ -246,8 +250,7 @@ def help_seconds(part: str, rounds: int = 9) -> dict[str, float]:
 
 
 def machine() -> dict:
-    """What the results were obtained with; `device_class` is cpu, or the name of the GPU in lower case; without one,
-    `gpu` is None."""
+    """Description of the device; `device_class` is "cpu" or the GPU's name in lower case, `gpu` its name or None."""
     import torch
 
     if torch.cuda.is_available():
@@ -260,10 +263,10 @@ def machine() -> dict:
 
 
 def write(output: Path | None, section: str, result: dict, packages: Iterable[str] = ()) -> None:
-    """Put a benchmark's section into the file of this device; sections of another device in it are dropped."""
+    """Write a benchmark's section into the file of this device; drop sections that another device measured."""
     here = machine()
     output = output or RESULTS / f"bench_{here['device_class']}.json"
-    old = sections_of(output)
+    old = read_results(output)
     old = old if old.get("device") == here["device"] else {}
     versions = {"python": platform.python_version(), **{name: metadata.version(name) for name in ("torch", *packages)}}
     stamp = {"versions": versions, "finished": datetime.now(UTC).isoformat(timespec="seconds")}
@@ -271,5 +274,5 @@ def write(output: Path | None, section: str, result: dict, packages: Iterable[st
     output.write_text(json.dumps({**old, **here, section: {**result, **stamp}}, indent=2) + "\n")
     for key, value in result.items():
         if isinstance(value, dict) and key != "rows":
-            print(f"{key:26s}", short(value))
+            print(f"{key:26s}", one_line(value))
     print(f"{section} is in {output}")
