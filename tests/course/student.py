@@ -11,7 +11,7 @@ from course.criterion import Failure
 
 
 class MissingName(Failure, AttributeError):
-    """A module or a name that the interface fixes is not there. `hasattr` and `getattr` with a default see it as usual."""
+    """A module or a name of the interface is not there. `hasattr`, and `getattr` with a default, see it as usual."""
 
 
 class StudentModule(ModuleType):
@@ -32,6 +32,8 @@ class StudentPart:
         name: 'part1', 'part2' or 'part3'.
         edition: the year of the template that the solution follows: '2021', '2022', '2023' or '2024'.
         importing: called with a module's file name before its import.
+
+    What is missing or cannot be imported raises `MissingName` with one sentence. Prints at import are harmless.
     """
 
     def __init__(
