@@ -91,9 +91,13 @@ def judge(name: str, folder: Path, part: str, edition: str, notify: Callable[[st
         _trace(verbose)
         hint = _in_words(error, folder)
         if replaced:
-            hint += f" ({', '.join(sorted(set(replaced)))}: not installed here, a stand-in took its place)"
+            hint += f" ({', '.join(sorted(_tops(replaced)))}: not installed here, a stand-in took its place)"
         return {"status": "failed", "hint": _short(hint), "unexpected": True}
     return {"status": "passed", "hint": ""}
+
+
+def _tops(names: list[str]) -> set[str]:
+    return {name.partition(".")[0] for name in names}
 
 
 def _trace(verbose: bool) -> None:
@@ -107,7 +111,7 @@ def _in_words(error: BaseException, folder: Path) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if frame.filename.startswith(str(folder))]
     where = f"{folder.name}/{Path(own[-1].filename).relative_to(folder)}, line {own[-1].lineno}" if own else ""
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).replace(f"{folder.parent}/", "").split())
     if isinstance(error, SystemExit):
         return f"{where or 'the code'} calls sys.exit({error.code!r})"
     if own and any(word in text for word in GPU_WORDS):
