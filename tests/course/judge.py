@@ -1,5 +1,6 @@
 """Calls one criterion on one part and puts what it finds into words. Runs in a process of its own (`sandbox.py`)."""
 
+import gc
 import importlib
 import logging
 import os
@@ -55,6 +56,7 @@ def preload() -> None:
     sys.modules["torch"].set_num_threads(1)
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     older_versions.accept()
+    gc.freeze()  # what is loaded stays: a collection in a fork would only copy its pages
 
 
 def load_criteria(directory: Path | None = None) -> dict[str, Criterion]:
