@@ -86,7 +86,7 @@ def judge(name: str, folder: Path, part: str, edition: str, notify: Callable[[st
         function(student)
     except Failure as failure:
         status = "remark" if isinstance(failure, Remark) else "failed"
-        values = {key: _brief(getattr(failure, key)) for key in ("given", "expected", "got")}
+        values = {key: _printed(getattr(failure, key)) for key in ("given", "expected", "got")}
         _trace(verbose)
         return {"status": status, "hint": _short(failure.hint), **values}
     except BaseException as error:  # also SystemExit and pytest's outcomes
@@ -124,6 +124,13 @@ def _in_words(error: BaseException, folder: Path) -> str:
     if where:
         return f"{where} (`{own[-1].line}`) stops with {what}"
     return f"what the code returned or asked for does not fit: {what}"
+
+
+def _printed(value: Any) -> str | None:
+    try:
+        return _brief(value)
+    except Exception:  # a value of the student's may refuse anything
+        return f"a {type(value).__name__} that cannot be printed"
 
 
 def _brief(value: Any) -> str | None:

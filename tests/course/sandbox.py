@@ -218,7 +218,10 @@ def _run(job: Job, limits: Limits, quiet: bool, pipe: int, token: str) -> None:
         most = _size_of_address_space() + 4 * limits.memory
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    result = job.function(lambda note: send(note=note))
+    try:
+        result = job.function(lambda note: send(note=note))
+    except BaseException as error:
+        result = {"status": "failed", "hint": f"the grader itself failed: {error!r}", "unexpected": True}
     send(result=result)
     if not quiet:
         sys.stdout.flush()
