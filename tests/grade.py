@@ -110,8 +110,7 @@ def main(argv: list[str] | None = None) -> int:
     for result in results:
         print(reports.table(result, shutil.get_terminal_size().columns), end="\n\n")
         if args.verbose:
-            for finding in reports.failures(result):
-                print(f"  {finding.name} ({finding.status}, {finding.title}): {finding.reason}")
+            print(*reports.reasons(result), sep="\n", end="\n\n")
     if args.json:
         args.json.write_text(json.dumps(reports.as_json(results), indent=1) + "\n")
     if args.junit:
