@@ -14,6 +14,7 @@ from course.points import POINTS, QUESTIONS
 from course.submission import find
 
 GRADE = Path(__file__).with_name("grade.py")
+SOLUTIONS = sorted(Path(__file__).parent.glob("mutants/solutions/*/"))
 CRITERIA = {
     "part1_toy.py": '''
 from course.criterion import Failure, Remark, criterion, expect
@@ -274,9 +275,9 @@ def test_points_are_the_assignments():
         assert set(weights) - {"by hand"} <= names, f"question {question} weighs criteria that it has not"
 
 
-def test_full_marks_for_this_repository(repository, tmp_path):
-    template = repository / "tests" / "mutants" / "solutions" / "template_2023"
-    folders = [folder for folder in (repository, template) if folder.is_dir()]
-    grade(*folders, "--edition", "2023", "--json", tmp_path / "results.json")
-    for solution in json.loads((tmp_path / "results.json").read_text())["solutions"]:
-        assert not [one["hint"] for one in criteria_of(solution).values() if one["status"] == "failed"]
+@pytest.mark.parametrize("folder", [GRADE.parents[1], *SOLUTIONS], ids=lambda folder: folder.name)
+def test_full_marks(tmp_path, folder):
+    """This repository, and the right solutions in the template's shape, in other styles and of other editions."""
+    grade(folder, "--json", tmp_path / "results.json")
+    (solution,) = json.loads((tmp_path / "results.json").read_text())["solutions"]
+    assert not [one for one in criteria_of(solution).values() if one["status"] == "failed"]
