@@ -8,8 +8,6 @@ import pytest
 from gpt_models import new_gpt
 from part_loader import Part
 
-pytestmark = pytest.mark.own
-
 
 @pytest.fixture
 def submission(tmp_path):
