@@ -9,8 +9,6 @@ from torch import nn
 
 from run_files import assert_equal
 
-pytestmark = pytest.mark.own
-
 NOISY = ["gaussian", "universal"]
 
 

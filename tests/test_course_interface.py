@@ -71,7 +71,6 @@ def test_the_vae_is_trained_on_its_bits_per_dimension(vae):
     assert all(parameter.grad is not None for parameter in vae.parameters())
 
 
-@pytest.mark.own
 def test_the_vae_logs_its_losses_in_a_plain_trainer(part1, tmp_path):
     """Without the callbacks of `train_vae`, as students may train it."""
     model = part1.train_pl.VAE(num_filters=1, z_dim=2, lr=1e-3)

@@ -111,7 +111,6 @@ def test_the_optimizer_is_adam_over_all_parameters(part1):
     assert held == {id(parameter) for parameter in vae.parameters()}
 
 
-@pytest.mark.own
 def test_means_are_over_images_and_not_over_batches(part1):
     """Batches of 3 and 1 images. torchmetrics adds both sums over processes."""
     means = part1.metrics.ImageMeans(2)
@@ -125,13 +124,11 @@ def test_means_are_over_images_and_not_over_batches(part1):
     assert means.compute().tolist() == [7.0, 7.0]
 
 
-@pytest.mark.own
 def test_means_are_no_part_of_the_weights(vae):
     vae.training_step((torch.randint(16, (2, 1, 28, 28)), None), 0)
     assert {name.split(".")[0] for name in vae.state_dict()} == {"encoder", "decoder"}
 
 
-@pytest.mark.own
 def test_training_and_validation_have_means_of_their_own(vae):
     """A decoder that is sure of grey value 0, which all validation images have and no training image has; validated in
     the middle of an epoch, too. What passes that were broken off have left counts in none of the means."""

@@ -1,0 +1,146 @@
+"""Grades solutions of the practical: python tests/grade.py DIR [DIR ...]
+
+Each DIR holds part1, part2, part3, or some of them, possibly some levels deeper or under other names. Every criterion
+runs in a process of its own, on a copy; the folder is never written to. The exit code is 0 when grading ran, whatever
+the points, and 2 where it could not.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+HERE = str(Path(__file__).resolve().parent)
+sys.dont_write_bytecode = True
+sys.path[:] = [path for path in sys.path if os.path.abspath(path) != HERE]
+sys.path.insert(0, HERE)
+import course  # noqa: E402
+from course.sandbox import GIB, Limits  # noqa: E402
+from course.submission import EDITIONS, PARTS, Submission, find  # noqa: E402
+
+sys.path.remove(HERE)  # no other module of the suite may stand in the way of a student's
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one sentence what is wrong with the flags."""
+
+    def error(self, message: str) -> None:
+        self.exit(2, f"grade.py: {message}\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("folders", nargs="*", type=Path, metavar="DIR", help="folder of a solution")
+    for part in PARTS:
+        parser.add_argument(f"--{part}", type=Path, metavar="DIR", help=f"the folder of {part}, whatever its name")
+    parser.add_argument("--edition", choices=EDITIONS, help="year of the template; recognised where not given")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="criteria side by side (%(default)s)")
+    parser.add_argument("--timeout", type=float, default=60, help="seconds for one criterion (%(default)s)")
+    parser.add_argument("--memory", type=float, default=4, help="GiB of memory for one criterion (%(default)s)")
+    parser.add_argument("--only", action="append", metavar="WORD", help="run the criteria with WORD in their name only")
+    parser.add_argument("--criteria", type=Path, metavar="DIR", help="judge by the part[123]_*.py in DIR instead")
+    parser.add_argument("--verbose", action="store_true", help="show all reasons, and what the code prints and raises")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all results as JSON")
+    parser.add_argument("--junit", type=Path, metavar="FILE", help="write them as JUnit's XML")
+    parser.add_argument(
+        "--gradescope", type=Path, metavar="FILE", help="write Gradescope's results.json of one solution"
+    )
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write one page with all solutions")
+    return parser
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Flags that make sense; otherwise one sentence on stderr and exit code 2."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    given = [getattr(args, part) for part in PARTS if getattr(args, part) is not None]
+    if not args.folders and not given:
+        parser.error("name the folder that holds part1, part2, part3")
+    if given and len(args.folders) > 1:
+        parser.error("--part1, --part2 and --part3 go with one solution; grade the others in a call of their own")
+    for folder in [*args.folders, *given, *([args.criteria] if args.criteria else [])]:
+        if not folder.is_dir():
+            parser.error(f"there is no folder {folder}")
+    if args.gradescope and len(args.folders) > 1:
+        parser.error("--gradescope writes one solution; name one folder")
+    for flag in ("jobs", "timeout", "memory"):
+        if not getattr(args, flag) > 0:
+            parser.error(f"--{flag} must be positive")
+    for flag in ("json", "junit", "gradescope", "html"):
+        file = getattr(args, flag)
+        if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
+            parser.error(f"--{flag} {file}: its folder does not exist, or the name is a folder's")
+    args.submissions = _submissions(args)
+    for submission in args.submissions:
+        if not submission.parts:
+            parser.error(f"{submission.folder} holds no part: neither cnn_encoder_decoder.py, models.py nor gpt.py")
+    return args
+
+
+def _submissions(args: argparse.Namespace) -> list[Submission]:
+    given = {part: getattr(args, part) for part in PARTS}
+    if args.folders:
+        return [find(folder, args.edition, **given) for folder in args.folders]
+    parts = {part: folder.resolve() for part, folder in given.items() if folder is not None}
+    submission = find(next(iter(parts.values())), args.edition, **given)
+    submission.parts = parts
+    return [submission]
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    if not args.verbose and sys.stderr.isatty():
+        print("loading PyTorch ...", end="\r", file=sys.stderr, flush=True)
+    if args.criteria:
+        course.__path__.insert(0, str(args.criteria.resolve()))  # its points come before ours, too
+    from course import grading, html_page, judge, reports
+
+    judge.preload()
+    criteria = judge.load_criteria(args.criteria)
+    if args.only:
+        criteria = {name: one for name, one in criteria.items() if any(word in name for word in args.only)}
+        if not criteria:
+            print(f"grade.py: no criterion has {' or '.join(args.only)} in its name", file=sys.stderr)
+            return 2
+    limits = Limits(args.timeout, int(args.memory * GIB))
+    with Progress() as progress:
+        results = grading.grade(args.submissions, criteria, args.jobs, limits, args.verbose, progress)
+    for result in results:
+        print(reports.table(result, shutil.get_terminal_size().columns), end="\n\n")
+        if args.verbose:
+            print(*reports.reasons(result), sep="\n", end="\n\n")
+    if args.json:
+        args.json.write_text(json.dumps(reports.as_json(results), indent=1) + "\n")
+    if args.junit:
+        args.junit.write_text(reports.as_junit(results))
+    if args.gradescope:
+        args.gradescope.write_text(json.dumps(reports.as_gradescope(results[0]), indent=1) + "\n")
+    if args.html:
+        args.html.write_text(html_page.page(results))
+    return 0
+
+
+class Progress:
+    """A bar on a terminal, nothing elsewhere."""
+
+    def __enter__(self):
+        from tqdm import tqdm
+
+        self.bar = tqdm(unit="criterion", leave=False, disable=not sys.stderr.isatty())
+        return self
+
+    def __call__(self, done: int, total: int) -> None:
+        self.bar.total = total
+        self.bar.update(done - self.bar.n)
+
+    def __exit__(self, *error):
+        self.bar.close()
+
+
+if __name__ == "__main__":
+    try:
+        raise SystemExit(main())
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
