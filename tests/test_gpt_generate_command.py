@@ -13,6 +13,7 @@ from gpt_models import byte_pairs, small_gpt
 
 pytestmark = pytest.mark.own
 
+RULE = "-" * 80
 LETTERS = "\nabcde"
 
 
