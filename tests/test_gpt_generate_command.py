@@ -13,7 +13,7 @@ from gpt_models import byte_pairs, small_gpt
 
 pytestmark = pytest.mark.own
 
-RULE = "-" * 80
+RULE = "\n" + "-" * 80 + "\n"
 LETTERS = "\nabcde"
 
 
