@@ -1,9 +1,11 @@
 """Code of the repository that the report prints, found by the names of functions."""
 
 import ast
+import re
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+WIDTH = 105  # characters of a line of the report; comments that go beyond it are left out
 # Name in the report: file, and function, of a class if there is a dot.
 EXCERPTS = {
     "attention": ("part3/gpt.py", "CausalSelfAttention.weights"),
@@ -33,8 +35,10 @@ def excerpt(source: str, name: str) -> str:
             left_out |= set(range(child.lineno, child.end_lineno + 1))
     body = [n for n in range(node.body[0].lineno, node.end_lineno + 1) if n not in left_out and lines[n - 1].strip()]
     indent = min(len(lines[n - 1]) - len(lines[n - 1].lstrip()) for n in body) - 4
+    shown = [lines[n - 1][indent:] for n in body]
+    shown = [line if len(line) <= WIDTH else re.sub(r" *# .*", "", line) for line in shown]
     head = f"def {node.name}({', '.join(argument.arg for argument in node.args.args)}):"
-    return "\n".join([head, *(lines[n - 1][indent:] for n in body)]) + "\n"
+    return "\n".join([head, *filter(None, shown)]) + "\n"
 
 
 def write_excerpts(folder: Path) -> None:

@@ -1,6 +1,5 @@
-"""Draws the report's figures from `report/results/` into `report/figures/`, as far as their runs are there, copies the
-code that the report prints beside them, and lists in `report/results/available.json` what the report can show:
-`python report/figures.py`."""
+"""Draws the report's figures from `report/results/` into `report/figures/`, copies the code that the report prints
+beside them, and lists in `report/results/available.json` what the report can show: `python report/figures.py`."""
 
 import csv
 import json
@@ -31,10 +30,8 @@ PERCENTILES = (5, 25, 50, 75, 95)
 
 
 def results_of(run: str, file: str = "summary.json"):
-    """Content of a finished run's JSON or CSV file (rows of numbers); None where either is missing."""
+    """Content of a run's JSON or CSV file (rows of numbers)."""
     path = REPORT / "results" / run / file
-    if not (path.exists() and (path.parent / "summary.json").exists()):
-        return None
     if path.suffix == ".json":
         return json.loads(path.read_text())
     with open(path, newline="") as rows:
@@ -54,7 +51,7 @@ def logarithmic(axes) -> None:
 def attention_cost() -> Figure:
     """Time and memory of attention against the length of the sequence (questions 3.1 and 3.2)."""
     rows = json.loads((REPORT / "results" / "attention_cost.json").read_text())["rows"]
-    figure = Figure(figsize=(WIDTH, 2.5), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.8), layout="constrained")
     for axes, key, label in zip(figure.subplots(1, 2), ("ms", "peak_mib"), ("time [ms]", "memory [MiB]"), strict=True):
         for way, name, colour in (("written_out", "written out", BLUE), ("fused", "fused", ORANGE)):
             points = [(row["length"], row[key]) for row in rows if row["way"] == way]
@@ -68,14 +65,12 @@ def attention_cost() -> Figure:
     return figure
 
 
-def likelihood() -> Figure | None:
+def likelihood() -> Figure:
     """Estimates of log p(x) from samples of the prior and of the encoder, on one scale for all latent spaces."""
-    runs = {run: found for run in ("vae_z2", "vae_z20") if (found := results_of(run, "likelihood.json"))}
-    if not runs:
-        return None
-    figure = Figure(figsize=(WIDTH if len(runs) > 1 else 0.7 * WIDTH, 2.7), layout="constrained")
-    panels = figure.subplots(1, len(runs), sharex=True, sharey=True, squeeze=False)[0]
-    for axes, (run, found) in zip(panels, runs.items(), strict=True):
+    figure = Figure(figsize=(WIDTH, 2.5), layout="constrained")
+    panels = figure.subplots(1, 2, sharex=True, sharey=True)
+    for axes, run in zip(panels, ("vae_z2", "vae_z20"), strict=True):
+        found = results_of(run, "likelihood.json")
         for source, colour, marker in (("prior", BLUE, "o"), ("encoder", ORANGE, "s")):
             values = found[source]
             axes.errorbar(values["samples"], values["mean_log_px"], yerr=values["std"], color=colour, marker=marker,
@@ -87,16 +82,14 @@ def likelihood() -> Figure | None:
     return figure
 
 
-def bpd() -> Figure | None:
+def bpd() -> Figure:
     """Bits per dimension of the VAE over the first steps, over the epochs, and over the later epochs once more."""
     rows, summary = results_of("vae_z20", "metrics.csv"), results_of("vae_z20")
-    if not rows:
-        return None
     steps = json.loads((REPORT / "results" / "first_steps.json").read_text())["bpd"]
-    figure = Figure(figsize=(WIDTH, 2.5), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.3), layout="constrained")
     first_steps, *panels = figure.subplots(1, 3)
     first_steps.plot(range(1, len(steps) + 1), steps, color=BLUE, linewidth=1)
-    first_steps.set(xlabel="step", ylabel="negative ELBO [bits per dimension]", title="first steps", ylim=(0, 4.2))
+    first_steps.set(xlabel="step", ylabel="bits per dimension", title="first steps", ylim=(0, 4.2))
     first_steps.grid(alpha=0.3)
     for axes, first in zip(panels, (0, len(rows) // 4), strict=True):
         epochs = [row["epoch"] for row in rows[first:]]
@@ -111,14 +104,12 @@ def bpd() -> Figure | None:
     return figure
 
 
-def manifold(*runs: str) -> Figure | None:
+def manifold(*runs: str) -> Figure:
     """What decoders with two latent dimensions make of the plane, over the percentiles of the prior, with its circles
     where there are several runs to compare."""
     files = {"vae": "vae_manifold.png", "ae": "manifold.png", "aae": "manifold.png"}
     paths = {run: REPORT / "results" / run / files[run.split("_")[0]] for run in runs}
-    if not all(results_of(run) and path.exists() for run, path in paths.items()):
-        return None
-    size = WIDTH / 2 if len(runs) > 1 else 4.1
+    size = WIDTH / 2 if len(runs) > 1 else 3.85
     figure = Figure(figsize=(size * len(runs), size), layout="constrained")
     places = [f"{percent}%\n({NormalDist().inv_cdf(percent / 100):.2f})" for percent in PERCENTILES]
     for axes, (run, path) in zip(figure.subplots(1, len(runs), squeeze=False)[0], paths.items(), strict=True):
@@ -133,11 +124,9 @@ def manifold(*runs: str) -> Figure | None:
     return figure
 
 
-def gap() -> Figure | None:
+def gap() -> Figure:
     """log p(x), the ELBO, and what is between them, image by image."""
-    rows = (results_of("vae_z2", "likelihood.json") or {}).get("gaps")
-    if not rows:
-        return None
+    rows = results_of("vae_z2", "likelihood.json")["gaps"]
     numbers = range(1, len(rows) + 1)
     figure = Figure(figsize=(WIDTH, 2.7), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -157,12 +146,10 @@ def gap() -> Figure | None:
     return figure
 
 
-def code_clouds() -> Figure | None:
+def code_clouds() -> Figure:
     """Codes of test images in the plane over the prior, on the prior's scale; where many lie far outside, a panel with
     all of them goes before."""
-    runs = {run: found for run in ("ae_z2", "aae_z2") if (found := results_of(run, "codes.csv"))}
-    if not runs:
-        return None
+    runs = {run: results_of(run, "codes.csv") for run in ("ae_z2", "aae_z2")}
     panels = []  # run, title, limit
     for run, rows in runs.items():
         reach = sorted(max(abs(row["z_1"]), abs(row["z_2"])) for row in rows)
@@ -213,18 +200,16 @@ def name_digits(axes, rows: list[dict], limit: float) -> None:
             placed.append(place)
 
 
-def aae_losses() -> Figure | None:
+def aae_losses() -> Figure:
     """The game of all autoencoders over the epochs."""
-    runs = {run: found for run in AUTOENCODERS if (found := results_of(run, "metrics.csv"))}
-    if not runs:
-        return None
+    runs = {run: results_of(run, "metrics.csv") for run in AUTOENCODERS}
     panels = {
         "reconstruction, training [MSE]": "train_recon_loss", "reconstruction, test [MSE]": "test_recon_loss",
         "generator's loss, aae alone [nats]": "train_gen_loss", "discriminator's loss [nats]": "train_disc_loss",
         "discriminator's accuracy": "train_accuracy", "codes to prior, KS distance": "test_ks_mean",
     }  # fmt: skip
     undecided = {"train_gen_loss": math.log(2), "train_disc_loss": math.log(2), "train_accuracy": 0.5}
-    figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.3), layout="constrained")
     grid = figure.subplots(2, 3, sharex=True)
     for axes, (title, name) in zip(grid.T.flat, panels.items(), strict=True):
         for run, rows in runs.items():
@@ -244,11 +229,9 @@ def aae_losses() -> Figure | None:
     return figure
 
 
-def distances() -> Figure | None:
+def distances() -> Figure:
     """How far codes are from the prior in 2, 8 and 20 dimensions."""
     kinds = {"runs ae_z2, ae_z8": ("ae", ORANGE, "s"), "runs aae_z2, aae_z8, aae_z20": ("aae", BLUE, "o")}
-    if not any(results_of(run) for run in AUTOENCODERS):
-        return None
     dimensions, images = (2, 8, 20), 10_000
     # What as many draws from the prior give: the square root of the mean square, and for KS the asymptotic mean.
     draws = {
@@ -257,17 +240,16 @@ def distances() -> Figure | None:
         "test_ks_mean": [math.sqrt(math.pi / 2) * math.log(2) / math.sqrt(images) for _ in dimensions],
     }
     panels = {
-        "mean, $\\|\\bar z\\|$": ("summary.json", "test_mean_error"),
-        "covariance, $\\|\\mathrm{cov}(z) - I\\|$": ("summary.json", "test_covariance_error"),
-        "Kolmogorov-Smirnov": ("summary.json", "test_ks_mean"),
+        "mean, $\\|\\bar z\\|$": "test_mean_error",
+        "covariance, $\\|\\mathrm{cov}(z) - I\\|$": "test_covariance_error",
+        "Kolmogorov-Smirnov": "test_ks_mean",
     }
     figure = Figure(figsize=(WIDTH, 2.5), layout="constrained")
-    for axes, (title, (file, name)) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+    for axes, (title, name) in zip(figure.subplots(1, 3), panels.items(), strict=True):
         for label, (prefix, colour, marker) in kinds.items():
-            found = [(i, results_of(f"{prefix}_z{d}", file)) for i, d in enumerate(dimensions)]
-            points = [(i, result[name]) for i, result in found if result]
-            if points:
-                axes.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=5, label=label)
+            runs = [(i, f"{prefix}_z{d}") for i, d in enumerate(dimensions)]
+            points = [(i, results_of(run)[name]) for i, run in runs if run in AUTOENCODERS]
+            axes.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=5, label=label)
         axes.plot(range(3), draws[name], color="black", linestyle=":", marker="_", label="draws of the prior")
         logarithmic(axes)
         axes.set(title=title, xlabel="latent dimensions", xticks=range(3), xticklabels=dimensions,
@@ -278,13 +260,11 @@ def distances() -> Figure | None:
     return figure
 
 
-def gpt_curves() -> Figure | None:
+def gpt_curves() -> Figure:
     """Loss and accuracy of the language models against the training step."""
     colours = {"gpt_shakespeare": BLUE, "gpt_grimm": ORANGE}
-    runs = {run: rows for run in colours if (rows := results_of(run, "metrics.csv"))}
-    if not runs:
-        return None
-    figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
+    runs = {run: results_of(run, "metrics.csv") for run in colours}
+    figure = Figure(figsize=(WIDTH, 1.9), layout="constrained")
     panels = {"loss [nats per character]": "loss", "accuracy": "acc"}
     for axes, (label, name) in zip(figure.subplots(1, 2), panels.items(), strict=True):
         for run, rows in runs.items():
@@ -293,17 +273,15 @@ def gpt_curves() -> Figure | None:
                           color=colours[run], linewidth=1.2, label=f"{run}, {title}")  # fmt: skip
         axes.set(xlabel="step", ylabel=label)
         axes.grid(alpha=0.3)
-    figure.legend(*axes.get_legend_handles_labels(), ncols=2, loc="outside lower center")
+    figure.legend(*axes.get_legend_handles_labels(), ncols=4, loc="outside lower center", columnspacing=1)
     return figure
 
 
-def attention(run: str) -> Figure | None:
+def attention() -> Figure:
     """Weights of three heads, rows the positions that look, columns those that are looked at."""
-    found = (results_of(run, "language.json") or {}).get("attention")
-    if not found:
-        return None
+    found = results_of("gpt_shakespeare", "language.json")["attention"]
     names = [{" ": "␣", "\n": "⏎"}.get(character, character) for character in found["characters"]]
-    figure = Figure(figsize=(WIDTH, 3.1), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
     panels = figure.subplots(1, len(found["heads"]), sharey=True, squeeze=False)[0]
     for axes, head in zip(panels, found["heads"], strict=True):
         weights = [[w if j <= i else math.nan for j, w in enumerate(row)] for i, row in enumerate(head["weights"])]
@@ -328,19 +306,14 @@ def available() -> list[str]:
 def main() -> int:
     folder = REPORT / "figures"
     folder.mkdir(exist_ok=True)
-    drawings = {draw.__name__: draw for draw in
-                (attention_cost, likelihood, bpd, gap, code_clouds, aae_losses, distances, gpt_curves)}  # fmt: skip
+    draws = (attention_cost, likelihood, bpd, gap, code_clouds, aae_losses, distances, gpt_curves, attention)
+    drawings = {draw.__name__: draw for draw in draws}
     drawings["manifold"] = lambda: manifold("vae_z2")
     drawings["planes"] = lambda: manifold("ae_z2", "aae_z2")
-    for run in ("gpt_shakespeare", "gpt_grimm"):
-        drawings[f"attention_{run}"] = lambda run=run: attention(run)
     with matplotlib.rc_context(STYLE):
         for name, draw in drawings.items():
-            path, figure = folder / f"{name}.svg", draw()
-            if figure is None:
-                path.unlink(missing_ok=True)  # of results that are not there any more
-                continue
-            figure.savefig(path, dpi=250, metadata={"Date": None})
+            path = folder / f"{name}.svg"
+            draw().savefig(path, dpi=250, metadata={"Date": None})
             print(path)
     write_excerpts(folder)
     text = json.dumps(available(), indent=2) + "\n"
