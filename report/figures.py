@@ -128,7 +128,7 @@ def gap() -> Figure:
     """log p(x), the ELBO, and what is between them, image by image."""
     rows = results_of("vae_z2", "likelihood.json")["gaps"]
     numbers = range(1, len(rows) + 1)
-    figure = Figure(figsize=(WIDTH, 2.7), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.3), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.plot(numbers, [row["log_px"] for row in rows], "o", markersize=4.5, color=BLUE, label=r"$\log p(x)$")
     left.plot(numbers, [row["elbo"] for row in rows], "x", markersize=5, color=ORANGE, label="ELBO")
@@ -265,7 +265,7 @@ def gpt_curves() -> Figure:
     colours = {"gpt_shakespeare": BLUE, "gpt_grimm": ORANGE}
     runs = {run: results_of(run, "metrics.csv") for run in colours}
     figure = Figure(figsize=(WIDTH, 1.9), layout="constrained")
-    panels = {"loss [nats per character]": "loss", "accuracy": "acc"}
+    panels = {"loss [nats]": "loss", "accuracy": "acc"}
     for axes, (label, name) in zip(figure.subplots(1, 2), panels.items(), strict=True):
         for run, rows in runs.items():
             for source, title, style in (("train", "training", ":"), ("val", "validation", "-")):
@@ -273,7 +273,7 @@ def gpt_curves() -> Figure:
                           color=colours[run], linewidth=1.2, label=f"{run}, {title}")  # fmt: skip
         axes.set(xlabel="step", ylabel=label)
         axes.grid(alpha=0.3)
-    figure.legend(*axes.get_legend_handles_labels(), ncols=4, loc="outside lower center", columnspacing=1)
+    axes.legend(fontsize=7, loc="lower right")
     return figure
 
 
@@ -295,12 +295,14 @@ def attention() -> Figure:
     return figure
 
 
-def available() -> list[str]:
-    """Paths, from the report's folder, of all figures and all files of results; of a run only once it is finished."""
+def list_available() -> None:
+    """Write the paths, from the report's folder, of all figures and all files of results into `available.json`; those of
+    a run only once it is finished."""
     files = [path for folder in ("figures", "results") for path in (REPORT / folder).rglob("*") if path.is_file()]
     complete = [path for path in files if path.parent.name in ("figures", "results") or
                 (path.parent / "summary.json").exists()]  # fmt: skip
-    return sorted(path.relative_to(REPORT).as_posix() for path in complete if path.name != "available.json")
+    listed = sorted(path.relative_to(REPORT).as_posix() for path in complete if path.name != "available.json")
+    (REPORT / "results" / "available.json").write_text(json.dumps(listed, indent=2) + "\n")
 
 
 def main() -> int:
@@ -316,8 +318,7 @@ def main() -> int:
             draw().savefig(path, dpi=250, metadata={"Date": None})
             print(path)
     write_excerpts(folder)
-    text = json.dumps(available(), indent=2) + "\n"
-    (REPORT / "results" / "available.json").write_text(text)
+    list_available()
     return 0
 
 
