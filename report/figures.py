@@ -109,7 +109,7 @@ def manifold(*runs: str) -> Figure:
     where there are several runs to compare."""
     files = {"vae": "vae_manifold.png", "ae": "manifold.png", "aae": "manifold.png"}
     paths = {run: REPORT / "results" / run / files[run.split("_")[0]] for run in runs}
-    size = WIDTH / 2 if len(runs) > 1 else 3.85
+    size = WIDTH / 2 if len(runs) > 1 else 3.55
     figure = Figure(figsize=(size * len(runs), size), layout="constrained")
     places = [f"{percent}%\n({NormalDist().inv_cdf(percent / 100):.2f})" for percent in PERCENTILES]
     for axes, (run, path) in zip(figure.subplots(1, len(runs), squeeze=False)[0], paths.items(), strict=True):
@@ -137,12 +137,14 @@ def gap() -> Figure:
     right.plot(numbers, [row["log_px"] - row["elbo"] for row in rows], "D", markersize=3.5, color="black",
                label=r"$\log p(x) -$ ELBO")  # fmt: skip
     right.set_ylabel("gap [nats]")
-    right.set_ylim(top=1.3 * max(row["log_px"] - row["elbo"] for row in rows))  # room for the legend
+    # Room for the legends.
+    right.set_ylim(top=1.5 * max(row["log_px"] - row["elbo"] for row in rows))
+    left.set_ylim(top=left.get_ylim()[1] + 0.25 * (left.get_ylim()[1] - left.get_ylim()[0]))
     for axes in (left, right):
         axes.set_xlabel("test image")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
-        axes.legend()
+        axes.legend(loc="upper right", ncols=2 if axes is left else 1)
     return figure
 
 
@@ -296,8 +298,8 @@ def attention() -> Figure:
 
 
 def list_available() -> None:
-    """Write the paths, from the report's folder, of all figures and all files of results into `available.json`; those of
-    a run only once it is finished."""
+    """Write the paths, from the report's folder, of all figures and results into `available.json`; those of a run only
+    once it is finished."""
     files = [path for folder in ("figures", "results") for path in (REPORT / folder).rglob("*") if path.is_file()]
     complete = [path for path in files if path.parent.name in ("figures", "results") or
                 (path.parent / "summary.json").exists()]  # fmt: skip

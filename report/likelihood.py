@@ -192,7 +192,7 @@ def main(argv: list[str] | None = None) -> int:
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     torch.manual_seed(args.seed)
-    save_image(sample_and_mean(model.decoder, torch.randn(10, z_dim)), folder / "sample_and_mean.png")
+    save_image(sample_and_mean(model.decoder, torch.randn(5, z_dim)), folder / "sample_and_mean.png")
     path = folder / "likelihood.json"
     write_whole(path, lambda file: file.write(json.dumps(result, indent=2) + "\n"))
     print(path)

@@ -79,7 +79,7 @@ def test_text_appears_with_optional_runs(copied):
     after = text_of(copied.REPORT)
     assert all(run in after for run in OPTIONAL if "seed" not in run)
     lowest = summary["test_bpd"]
-    assert f"{(lowest + 0.6 + 0.7) / 3:.4f} ({lowest:.4f}–0.7000, 3 seeds)" in after
+    assert f"{(lowest + 0.6 + 0.7) / 3:.4f} ({lowest:.4f} to 0.7000, 3 seeds)" in after
 
 
 def test_counts_by_eye_hold_for_the_run_that_was_counted(copied):
@@ -121,10 +121,12 @@ def test_panels_that_are_compared_have_equal_scales(copied):
 
 
 def test_codes_far_from_the_prior_are_shown_once_more_around_it(copied):
-    """Ten digits on a ring of radius 70, of which the last is moved to the centre; the others lie around the prior."""
+    """Ten digits on a ring of radius 70, of which the last is moved to the centre; the other run's on one of radius 1."""
     path = copied.REPORT / "results" / "ae_z2" / "codes.csv"
     rows = [f"{70 * math.cos(digit)},{70 * math.sin(digit)},{digit}" for digit in range(9)]
     path.write_text("\n".join(["z_1,z_2,label", *rows, "1.5,0.5,9"]) + "\n")
+    around = [f"{math.cos(digit)},{math.sin(digit)},{digit}" for digit in range(10)]
+    (copied.REPORT / "results" / "aae_z2" / "codes.csv").write_text("\n".join(["z_1,z_2,label", *around]) + "\n")
     panels = copied.code_clouds().axes
     assert [axes.get_title() for axes in panels] == ["run ae_z2, all codes", "run ae_z2", "run aae_z2"]
     assert panels[0].get_xlim()[1] >= 70 * math.cos(0)
