@@ -121,7 +121,7 @@ def test_panels_that_are_compared_have_equal_scales(copied):
 
 
 def test_codes_far_from_the_prior_are_shown_once_more_around_it(copied):
-    """Ten digits on a ring of radius 70, of which the last is moved to the centre; the other run's on one of radius 1."""
+    """Ten digits on a ring of radius 70, the last one moved to the centre; the other run's on one of radius 1."""
     path = copied.REPORT / "results" / "ae_z2" / "codes.csv"
     rows = [f"{70 * math.cos(digit)},{70 * math.sin(digit)},{digit}" for digit in range(9)]
     path.write_text("\n".join(["z_1,z_2,label", *rows, "1.5,0.5,9"]) + "\n")
