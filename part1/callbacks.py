@@ -1,11 +1,9 @@
-"""What happens while the VAE trains: samples, seeds, checkpoints, the record of the run, and a progress bar."""
+"""Lightning callbacks of a training: samples, seeds, the stop at a bad loss, checkpoints, records, a progress bar."""
 
 import argparse
 import csv
 import logging
-import statistics
 import time
-from datetime import timedelta
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -15,22 +13,23 @@ from pytorch_lightning.core.saving import save_hparams_to_yaml
 from pytorch_lightning.utilities.seed import isolate_rng
 from torchvision.utils import save_image
 
-import run_folder
+from inputs import NotFiniteError
 from pictures import sample_grid
+from run_folder import atomic_write, devices_of, recorded_flags, time_left
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("part1")
 
 
 class GenerateCallback(pl.Callback):
-    """Puts a grid of samples into TensorBoard before training and after every few epochs.
+    """Writes a grid of samples to TensorBoard before training, every few epochs, and after the last one (question 1.8).
 
-    The same latent vectors and the same random draws are used each time, so that the grids can be compared, and the
-    random numbers of the training are left alone.
+    Each grid is drawn with the same random numbers, so that grids can be compared. The random state of the training
+    does not change.
 
     Args:
         batch_size: images in the grid.
         every_n_epochs: epochs between two grids.
-        save_to_disk: also write `epoch_{n}_samples.png` into the run's folder.
+        save_to_disk: also write `epoch_{n}_samples.png` into the run directory.
     """
 
     def __init__(self, batch_size: int = 64, every_n_epochs: int = 5, save_to_disk: bool = False):
@@ -49,7 +48,7 @@ class GenerateCallback(pl.Callback):
             self.sample_and_save(trainer, pl_module, epoch)
 
     def sample_and_save(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int) -> None:
-        """Sample a grid and write it under the given epoch."""
+        """Draw samples in evaluation mode and write them as the grid of this epoch."""
         was_training = pl_module.training
         pl_module.eval()
         try:
@@ -66,10 +65,13 @@ class GenerateCallback(pl.Callback):
 
 
 class SeedEveryEpoch(pl.Callback):
-    """Seeds the noise at the start of every pass over a data set, so that it does not depend on what was drawn before.
+    """Seeds PyTorch at the start of each pass over a data set.
 
-    A resumed run so draws what an uninterrupted one does. Validation and test use the same noise each time, which
-    makes epochs comparable; training uses other noise in each epoch. Each rank has its own.
+    A resumed run so draws the same noise as an uninterrupted one. Training has new noise in each epoch; validation and
+    test have the same noise each time, so that epochs can be compared. Each process has its own noise.
+
+    Args:
+        seed: seed of the run.
     """
 
     def __init__(self, seed: int):
@@ -89,6 +91,62 @@ class SeedEveryEpoch(pl.Callback):
         torch.manual_seed((self.seed * 1_000_003 + stream) * 1_009 + trainer.global_rank)
 
 
+class StopAtNonFiniteLoss(pl.Callback):
+    """Ends a training, in all processes together, once a training or validation loss is NaN or infinite.
+
+    Losses stay on the device. They are checked every EVERY_N_STEPS steps and at the end of a pass, since each check
+    waits for the device.
+
+    Raises:
+        NotFiniteError: the message names the epoch and the first bad step.
+    """
+
+    EVERY_N_STEPS = 50
+
+    def __init__(self):
+        self.losses: list[torch.Tensor] = []  # since the last check
+        self.val_losses: list[torch.Tensor] = []
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module) -> None:
+        self.losses.clear()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module, outputs, batch, batch_idx: int) -> None:
+        self.losses.append(outputs["loss"])
+        if (batch_idx + 1) % self.EVERY_N_STEPS == 0 or trainer.is_last_batch:
+            first = self._first_bad(trainer, self.losses)
+            if first is not None:
+                raise self._error(trainer, "loss", step=batch_idx + 2 - len(self.losses) + first)
+            self.losses.clear()
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module) -> None:
+        self.val_losses.clear()
+
+    def on_validation_batch_end(
+        self, trainer, pl_module, outputs, batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self.val_losses.append(outputs)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module) -> None:
+        if self._first_bad(trainer, self.val_losses) is not None:
+            raise self._error(trainer, "validation loss", step=trainer.num_training_batches)
+
+    def _first_bad(self, trainer: pl.Trainer, losses: list[torch.Tensor]) -> int | None:
+        """Index of the first loss that is not finite, in any of the processes."""
+        losses = torch.stack(losses)
+        indices = torch.arange(len(losses), device=losses.device)
+        first = torch.where(losses.isfinite(), torch.inf, indices).min()
+        first = trainer.strategy.reduce(first, reduce_op="min").item()
+        return None if first == torch.inf else int(first)
+
+    def _error(self, trainer: pl.Trainer, loss: str, step: int) -> NotFiniteError:
+        epoch = trainer.current_epoch
+        kept = "the checkpoints of the epochs before it are kept" if epoch else "there is no checkpoint yet"
+        return NotFiniteError(
+            f"the {loss} is not finite in epoch {epoch + 1}, step {step} of the epoch: lower --lr or raise "
+            f"--precision; {kept}"
+        )
+
+
 class BestAndLast(ModelCheckpoint):
     """Keeps `best.ckpt`, the epoch with the lowest validation bpd, and `last.ckpt`."""
 
@@ -103,47 +161,47 @@ class BestAndLast(ModelCheckpoint):
         )
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """The paths of a run that was moved since are those of its folder now."""
-        folder = Path(self.dirpath)
+        """Restore the state; in a run directory that was moved, the checkpoints' paths are the new ones."""
+        directory = Path(self.dirpath)
         state = dict(state_dict, dirpath=self.dirpath)
         for name in ("best_model_path", "last_model_path", "kth_best_model_path"):
-            state[name] = str(folder / Path(state[name]).name)
+            state[name] = str(directory / Path(state[name]).name)
         state["best_k_models"] = {
-            str(folder / Path(path).name): score for path, score in state["best_k_models"].items()
+            str(directory / Path(path).name): score for path, score in state["best_k_models"].items()
         }
         super().load_state_dict(state)
 
 
 class RunRecord(pl.Callback):
-    """Writes `metrics.csv` and `hparams.yaml`, reports each epoch, and keeps both flags and rows in the checkpoint.
+    """Writes `metrics.csv` and `hparams.yaml`, and reports each epoch. Checkpoints hold its rows and the flags.
 
     Args:
-        args: the run's flags.
+        settings: the run's settings.
+        quiet: report no epochs, since a progress bar shows them.
     """
 
-    def __init__(self, args: argparse.Namespace):
-        self.flags = {name: value for name, value in vars(args).items() if name not in ("given", "resume")}
-        self.quiet = run_folder.wants_bar(args.progress_bar)
-        self.rows: list[dict[str, float]] = []
-        self.seconds: list[float] = []
+    def __init__(self, settings: argparse.Namespace, quiet: bool = False):
+        self.flags = recorded_flags(settings)
+        self.quiet = quiet
+        self.rows: list[dict[str, float]] = []  # of metrics.csv
+        self.seconds: list[float] = []  # that each epoch took
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module) -> None:
-        """Also where a complete run has no epoch left and is measured again."""
         if trainer.is_global_zero:
-            folder = Path(trainer.logger.log_dir)
-            folder.mkdir(parents=True, exist_ok=True)
-            save_hparams_to_yaml(str(folder / "hparams.yaml"), self.flags)
+            run_dir = Path(trainer.logger.log_dir)
+            run_dir.mkdir(parents=True, exist_ok=True)
+            save_hparams_to_yaml(str(run_dir / "hparams.yaml"), self.flags)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module) -> None:
         if not trainer.is_global_zero:
             return
-        folder = Path(trainer.logger.log_dir)
-        (folder / "summary.json").unlink(missing_ok=True)  # of a complete run that is continued
+        run_dir = Path(trainer.logger.log_dir)
+        (run_dir / "summary.json").unlink(missing_ok=True)  # the run is not complete any more
         trainer.logger.experiment.add_custom_scalars(
             {"bits per dimension": {"training and validation": ["Multiline", ["train_bpd", "val_bpd"]]}}
         )
-        log.info("%s parameters; on %s; run folder: %s", f"{sum(p.numel() for p in pl_module.parameters()):,}",
-                 run_folder.devices_of(trainer), folder)  # fmt: skip
+        log.info("%s parameters; on %s; run directory: %s", f"{sum(p.numel() for p in pl_module.parameters()):,}",
+                 devices_of(trainer), run_dir)  # fmt: skip
 
     def on_train_epoch_start(self, trainer, pl_module) -> None:
         self._start = time.perf_counter()
@@ -157,15 +215,11 @@ class RunRecord(pl.Callback):
         if not trainer.is_global_zero:
             return
         trainer.logger.experiment.add_scalar("epoch_seconds", self.seconds[-1], trainer.current_epoch + 1)
-        run_folder.write_whole(Path(trainer.logger.log_dir, "metrics.csv"), self._csv)
+        atomic_write(Path(trainer.logger.log_dir, "metrics.csv"), self._csv)
         if not self.quiet:
             log.info("epoch %d/%d: train %.4f, val %.4f bpd, %.1f s, about %s left", trainer.current_epoch + 1,
                      trainer.max_epochs, metrics["train_bpd"], metrics["val_bpd"], self.seconds[-1],
-                     self.time_left(trainer.max_epochs))  # fmt: skip
-
-    def time_left(self, num_epochs: int) -> timedelta:
-        """Estimate for the rest of a training of so many epochs, from the latest ones."""
-        return timedelta(seconds=round(statistics.median(self.seconds[-5:]) * (num_epochs - len(self.seconds))))
+                     time_left(self.seconds, trainer.max_epochs))  # fmt: skip
 
     def _csv(self, file) -> None:
         writer = csv.DictWriter(file, fieldnames=list(self.rows[0]), lineterminator="\n")
@@ -183,7 +237,11 @@ class RunRecord(pl.Callback):
 
 
 class EpochBar(TQDMProgressBar):
-    """A progress bar over an epoch, which says about how long the whole training will still take."""
+    """A progress bar for each epoch, with an estimate of the time that the rest of the training takes.
+
+    Args:
+        record: knows how long each epoch took.
+    """
 
     def __init__(self, record: RunRecord):
         super().__init__()
@@ -192,5 +250,5 @@ class EpochBar(TQDMProgressBar):
     def get_metrics(self, trainer: pl.Trainer, pl_module) -> dict:
         metrics = super().get_metrics(trainer, pl_module)
         if self.record.seconds:
-            metrics["left"] = str(self.record.time_left(trainer.max_epochs))
+            metrics["left"] = str(time_left(self.record.seconds, trainer.max_epochs))
         return metrics

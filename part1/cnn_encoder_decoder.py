@@ -11,9 +11,9 @@ LARGEST_VALUE = 15  # of a pixel with 4 bits
 def init_transposed_convolutions(network: nn.Module) -> None:
     """Give transposed convolutions weights of variance 1 / (3 fan_in), as all other layers have, and zero biases.
 
-    PyTorch takes the fan_in of a transposed convolution from its output channels and without the stride. Its weights
-    are then up to four times too small in variance here, the latent vector hardly reaches the pixels, and the first
-    epochs are spent on growing them. An output sees C_in * k^2 / stride^2 inputs.
+    An output of a transposed convolution depends on fan_in = C_in * k^2 / stride^2 inputs. PyTorch instead takes
+    C_out * k^2, so that the variance of these weights is up to four times too small here; then the latent vector has
+    little influence on the pixels, and the first epochs are needed to enlarge the weights.
     """
     for layer in network.modules():
         if isinstance(layer, nn.ConvTranspose2d):  # weight: (C_in, C_out, k, k)
@@ -55,10 +55,11 @@ class CNNEncoder(nn.Module):
             x: images [B, C, 28, 28] of type long with values 0 .. 15; they are scaled to [-1, 1] here.
 
         Returns:
-            mean and log_std, each [B, z_dim]; float32 unless the training has another precision.
+            mean and log_std, each [B, z_dim], in float32 or wider, also where the layers compute in 16 bits.
         """
         x = x.to(self.net[0].weight.dtype) / LARGEST_VALUE * 2 - 1
-        mean, log_std = self.net(x).chunk(2, dim=-1)
+        x = self.net(x)  # (B, 2*z_dim)
+        mean, log_std = x.to(torch.promote_types(x.dtype, torch.float32)).chunk(2, dim=-1)
         return mean, log_std
 
 
@@ -98,10 +99,10 @@ class CNNDecoder(nn.Module):
         Returns:
             logits [B, num_input_channels, 28, 28], before the softmax.
         """
-        x = self.linear(z).unflatten(1, (-1, 4, 4))  # (B, 2c, 4, 4)
+        x = self.linear(z.to(self.linear[0].weight.dtype)).unflatten(1, (-1, 4, 4))  # (B, 2c, 4, 4)
         return self.net(x)
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return next(self.parameters()).device

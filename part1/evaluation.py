@@ -1,4 +1,4 @@
-"""What a trained VAE knows: importance-weighted bounds on the likelihood, and the codes of a data set."""
+"""Evaluation of a trained VAE: importance-weighted bounds on the likelihood, and the codes of a data set."""
 
 import math
 
@@ -13,12 +13,12 @@ from utils import reconstruction_loss
 def log_importance_weights(model, imgs: Tensor, num_samples: int) -> Tensor:
     """log w_k = log p(x|z_k) + log p(z_k) - log q(z_k|x) with z_k ~ q(z|x), in nats.
 
-    The mean of w_k estimates p(x) without bias, and the mean of log w_k is an estimate of the ELBO.
+    The mean of w_k is an unbiased estimate of p(x), the mean of log w_k one of the ELBO.
 
     Args:
         model: has `encoder` and `decoder`.
         imgs: long [B, 1, 28, 28] with values 0 .. 15.
-        num_samples: samples K of each image.
+        num_samples: number K of samples for each image.
 
     Returns:
         [K, B].
@@ -36,16 +36,16 @@ def importance_weighted_bound(model, loader: DataLoader, num_samples: int, large
 
         -E log 1/K sum_k w_k
 
-    With K = 1 it is the negative ELBO; it falls towards -log p(x) as K grows.
+    For K = 1 it is the negative ELBO. It decreases towards -log p(x) as K grows.
 
     Args:
         model: has `encoder` and `decoder`.
         loader: batches of (images, labels).
         num_samples: K.
-        largest_batch: images that the decoder gets at once, unless a batch of the loader has more.
+        largest_batch: number of images that the decoder computes at once; at least the loader's batch size.
 
     Returns:
-        The mean over all images, in nats an image.
+        The mean over all images, in nats per image.
     """
     device = model.decoder.device
     total, count = 0.0, 0

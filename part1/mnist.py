@@ -1,6 +1,6 @@
-"""MNIST with 4-bit grey values, and the small digits inside scikit-learn for machines without a network.
+"""MNIST with 4-bit grey values, and the small digits inside scikit-learn, which need no download.
 
-The images are discretised once, when they are read, and kept as bytes in memory; a batch is one index operation.
+Images are discretised once, when they are read, and kept in memory as bytes. A batch is one index operation.
 """
 
 import argparse
@@ -15,17 +15,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler, Subset, random_split
 from torchvision import datasets
 
-from inputs import DATA_DIR, InputError, NoDataError, beside
+from inputs import DATA_DIR, InputError, NoDataError, resolve_path
 
 NUM_VALUES = 16  # grey values of 4 bits
-SPLIT_SEED = 42  # the course's: training and validation set are the same in every run
+SPLIT_SEED = 42  # the course's: all runs have the same training and validation set
 FILE_SIZES = {
     "train-images-idx3-ubyte": 16 + 60_000 * 28 * 28,
     "train-labels-idx1-ubyte": 8 + 60_000,
     "t10k-images-idx3-ubyte": 16 + 10_000 * 28 * 28,
     "t10k-labels-idx1-ubyte": 8 + 10_000,
 }
-log = logging.getLogger(__name__)
+log = logging.getLogger("part1")
 
 Loaders = tuple[DataLoader, DataLoader, DataLoader]
 
@@ -61,14 +61,15 @@ class ImageDataset(Dataset):
         return self.images[index].long(), self.labels[index]
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        """A whole batch, which DataLoader asks for where a dataset has this method."""
+        """A whole batch. DataLoader calls this method if a data set has it."""
         return self[torch.as_tensor(indices)]
 
 
 class EpochSampler(RandomSampler):
-    """Random order that depends on the seed and the epoch alone, so that a resumed run sees the same batches.
+    """Random order that depends on the seed and the epoch alone, so that a resumed run has the same batches.
 
-    Lightning calls `set_epoch`; with several devices it puts its DistributedSampler, which does the same, in its place.
+    Lightning calls `set_epoch`. With several devices it replaces this sampler by its DistributedSampler, whose order
+    depends on seed and epoch as well.
     """
 
     def __init__(self, data_source: Dataset, seed: int):
@@ -99,22 +100,22 @@ def mnist(
     """Loaders of 4-bit MNIST: 54,000 images for training, 6,000 for validation, 10,000 for the test.
 
     Args:
-        root: folder that holds (or will hold) `MNIST/raw`; the default lies beside the part folders.
-        batch_size: images a batch.
+        root: directory that holds (or will hold) `MNIST/raw`; the default is next to the parts' directories.
+        batch_size: images in a batch.
         num_workers: loader processes; 0 is fastest here.
-        download: fetch the files where they are missing.
-        seed: fixes the order of the training images in each epoch; None draws it from torch's global generator.
-        pin_memory: make batches in memory from which a CUDA device copies while it computes.
+        download: download missing files.
+        seed: fixes the order of the training images in each epoch; None: PyTorch's global generator draws it.
+        pin_memory: put batches into page-locked memory, which a CUDA device copies faster.
 
     Returns:
         train, validation and test loader; each batch is images, long [B, 1, 28, 28] with values 0 .. 15, and labels,
         long [B] with values 0 .. 9.
 
     Raises:
-        NoDataError: the files are neither there nor reachable.
-        InputError: they are not those of MNIST.
+        NoDataError: the files are missing and cannot be downloaded.
+        InputError: the files are not MNIST's.
     """
-    (images, labels), test = _read_mnist(beside(root, DATA_DIR), download)
+    (images, labels), test = _read_mnist(resolve_path(root, default=DATA_DIR), download)
     training = ImageDataset(images, labels)
     train, val = random_split(training, [54_000, 6_000], generator=torch.Generator().manual_seed(SPLIT_SEED))
     return _loaders(train, val, ImageDataset(*test), batch_size, num_workers, seed, pin_memory)
@@ -137,7 +138,7 @@ def digits(batch_size: int = 128, num_workers: int = 0, seed: int | None = None,
 
 
 def load_data(args: argparse.Namespace, pin_memory: bool = False) -> Loaders:
-    """Training, validation and test loader that the flags ask for."""
+    """Training, validation and test loader for the flags `dataset data_dir batch_size num_workers seed`."""
     if args.dataset == "digits":
         return digits(args.batch_size, args.num_workers, args.seed, pin_memory)
     return mnist(args.data_dir, args.batch_size, args.num_workers, seed=args.seed, pin_memory=pin_memory)
@@ -164,13 +165,13 @@ def _loaders(
 
 
 def _grey_values(images: Tensor) -> Tensor:
-    """uint8 0 .. 255 to uint8 0 .. 15, by the same arithmetic as torchvision's ToTensor followed by `discretize`."""
+    """Grey values 0 .. 255 as 0 .. 15, both uint8, with the arithmetic of torchvision's ToTensor and `discretize`."""
     table = discretize(torch.arange(256).float().div(255), NUM_VALUES).byte()
     return torch.cat([table[chunk.long()] for chunk in images.split(1000)]).unsqueeze(1)  # (N, 1, 28, 28)
 
 
 def _read_mnist(root: Path, download: bool) -> list[tuple[Tensor, Tensor]]:
-    """Images (uint8, 0 .. 15) and labels of the training and of the test set."""
+    """Images, uint8 [N, 1, 28, 28] with values 0 .. 15, and labels, long [N], of the training and of the test set."""
     raw = root / "MNIST" / "raw"
     if not all((raw / name).is_file() for name in FILE_SIZES):
         if not download:
@@ -179,8 +180,8 @@ def _read_mnist(root: Path, download: bool) -> list[tuple[Tensor, Tensor]]:
     for name, size in FILE_SIZES.items():
         if (found := (raw / name).stat().st_size) != size:
             raise InputError(
-                f"{raw / name} has {found:,} bytes where MNIST's has {size:,}: delete the file to have it downloaded "
-                "again, or put the right one there"
+                f"{raw / name} has {found:,} bytes where MNIST's has {size:,}: delete the file to download it again, "
+                "or put the right one there"
             )
     sets = []
     for train, count in ((True, 60_000), (False, 10_000)):
@@ -200,28 +201,28 @@ def _read_mnist(root: Path, download: bool) -> list[tuple[Tensor, Tensor]]:
 
 
 def _download_mnist(root: Path) -> None:
-    """Download beside the target and move file by file: what lies in place is whole, also after an interruption."""
+    """Download into a temporary directory and move file by file, so that no interruption leaves a part of a file."""
     raw = root / "MNIST" / "raw"
     log.info("downloading MNIST to %s", raw)
-    new_folders = [folder for folder in (raw, *raw.parents) if not folder.exists()]  # from the inside out
+    new_dirs = [path for path in (raw, *raw.parents) if not path.exists()]  # from the inside out
     try:
         raw.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=root) as folder:
+        with tempfile.TemporaryDirectory(dir=root) as temporary:
             with open(os.devnull, "w") as quiet, contextlib.redirect_stdout(quiet):
-                datasets.MNIST(folder, download=True)
+                datasets.MNIST(temporary, download=True)
             for name in FILE_SIZES:
-                os.replace(Path(folder, "MNIST", "raw", name), raw / name)
+                os.replace(Path(temporary, "MNIST", "raw", name), raw / name)
     except Exception as error:  # no network, no server, no right to write
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise NoDataError(_where_to_put(raw, f"the download failed: {reason}")) from error
     finally:
-        with contextlib.suppress(OSError):  # a folder with files in it stays
-            for folder in new_folders:
-                folder.rmdir()
+        with contextlib.suppress(OSError):  # a directory that is not empty stays
+            for path in new_dirs:
+                path.rmdir()
 
 
 def _where_to_put(raw: Path, reason: str) -> str:
     return (
-        f"MNIST is not in {raw} ({reason}): put {', '.join(FILE_SIZES)} there, or give the folder above MNIST/raw "
-        "with --data_dir"
+        f"MNIST is not in {raw} ({reason}): put {', '.join(FILE_SIZES)} there, or give the directory that holds "
+        "MNIST/raw with --data_dir"
     )

@@ -1,4 +1,4 @@
-"""Pictures of a VAE: grids of images, the curve of its training, and its latent plane."""
+"""Pictures of a VAE: grids of images, the bpd curve, and the codes in the latent plane."""
 
 import torch
 from matplotlib.figure import Figure
@@ -7,26 +7,26 @@ from torchvision.utils import make_grid
 
 from utils import mean_intensity
 
-# Ten colours that stay apart for colour-blind readers as far as ten can, in the order of the digits.
+# Colours of the digits 0 .. 9, chosen to be told apart by colour-blind readers.
 DIGIT_COLOURS = (
     "#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499", "#777777",
 )  # fmt: skip
 
 
 def sample_grid(imgs: Tensor, nrow: int = 8) -> Tensor:
-    """Images with values 0 .. 15, long [B, 1, H, W], as one picture [3, H', W'] in [0, 1] on the CPU."""
+    """One picture, [3, H', W'] in [0, 1] on the CPU, of images, long [B, 1, H, W] with values 0 .. 15."""
     return make_grid(imgs.float().cpu() / 15, nrow=nrow, pad_value=0.5)
 
 
 @torch.no_grad()
 def reconstruction_grid(model, images: Tensor, labels: Tensor, rows: int = 3) -> Tensor:
-    """The first `rows` images of each digit, in columns 0 .. 9, each above the mean intensity of its reconstruction.
+    """The first `rows` images of each digit, in columns 0 .. 9, each above its reconstruction (mean intensity).
 
     Args:
         model: has `encoder` and `decoder`.
         images: long [N, 1, H, W] with values 0 .. 15.
-        labels: long [N]; every digit must be there `rows` times.
-        rows: pairs of originals and reconstructions.
+        labels: long [N]; each digit must occur at least `rows` times.
+        rows: number of rows, each of originals and their reconstructions.
 
     Returns:
         A picture [3, H', W'] in [0, 1].
@@ -42,15 +42,16 @@ def reconstruction_grid(model, images: Tensor, labels: Tensor, rows: int = 3) ->
 def interpolation_grid(
     model, images: Tensor, labels: Tensor, digits: tuple[int, int], steps: int = 10, rows: int = 8
 ) -> Tensor:
-    """Mean intensities along straight lines between the codes of two digits; row i joins the i-th image of each.
+    """Decoded points on straight lines between the codes of two digits; row i starts and ends at the i-th image of
+    each.
 
     Args:
         model: has `encoder` and `decoder`.
         images: long [N, 1, H, W] with values 0 .. 15.
         labels: long [N].
         digits: the digits at the left and at the right end.
-        steps: pictures of a row, both ends included.
-        rows: pairs of images, fewer where there are not so many.
+        steps: images in a row, both ends included.
+        rows: number of rows; fewer if a digit has fewer images.
 
     Returns:
         A picture [3, H', W'] in [0, 1].
@@ -67,7 +68,7 @@ def plot_bpd_curve(rows: list[dict[str, float]], test_bpd: float) -> Figure:
     """Training and validation bpd after each epoch, and the test score as a line (question 1.7).
 
     Args:
-        rows: one dictionary an epoch with `epoch`, `train_bpd` and `val_bpd`.
+        rows: one dictionary per epoch with `epoch`, `train_bpd` and `val_bpd`.
         test_bpd: score of the checkpoint with the lowest validation bpd.
     """
     figure = Figure(figsize=(6.4, 4), layout="constrained")
@@ -85,7 +86,7 @@ def plot_bpd_curve(rows: list[dict[str, float]], test_bpd: float) -> Figure:
 
 
 def plot_codes(codes: Tensor, labels: Tensor) -> Figure:
-    """Posterior means in a latent plane coloured by digit, with the axes directed as in the manifold's picture.
+    """Posterior means in the latent plane, coloured by digit. The axes have the directions of `visualize_manifold`.
 
     Args:
         codes: float [N, 2].

@@ -1,31 +1,18 @@
-"""Train a VAE on MNIST: `python train.py --help` lists the flags, `README.md` what a run leaves behind."""
+"""Train the VAE: `python train.py --help` lists the flags, README.md the files that a run leaves.
 
-import logging
-import os
+The same command as `train_pl.py`, under the name that all three parts share.
+"""
+
 import sys
+from pathlib import Path
 
-from inputs import InputError, parse
+if __name__ == "__main__":  # flags first, since importing PyTorch takes seconds
+    sys.path.insert(0, str(Path(__file__).resolve().parent))  # for `python -m part1.train` and `python -P`
+    from inputs import parse_args
 
+    ARGS = parse_args()
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, 2 after one sentence about what cannot be used, 130 after an
-    interruption, or 143 after SIGTERM."""
-    args = parse(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    try:
-        from train_pl import train_vae  # after the flags are parsed: importing torch takes seconds
-
-        train_vae(args)
-    except InputError as error:
-        if os.environ.get("LOCAL_RANK", os.environ.get("SLURM_PROCID", "0")) == "0":  # once, and not from each process
-            print(f"train.py: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    except SystemExit as stop:  # Lightning's way to end: with a code after Ctrl-C, with none after SIGTERM
-        return 130 if stop.code else 143
-    return 0
-
+from train_pl import main
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(ARGS))

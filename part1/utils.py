@@ -1,4 +1,4 @@
-"""The mathematics of the VAE: reparameterisation, losses, bits per dimension, and the picture of its manifold."""
+"""The mathematics of the VAE: reparameterisation, losses, bits per dimension, and the data manifold."""
 
 import math
 from collections.abc import Sequence
@@ -11,19 +11,20 @@ from torchvision.utils import make_grid
 
 
 def sample_reparameterize(mean: Tensor, std: Tensor, validate_args: bool = True) -> Tensor:
-    """Draw z = mean + std * eps, eps ~ N(0, I), so that gradients reach both parameters (Kingma and Welling, 2014).
+    """Draw z = mean + std * eps with eps ~ N(0, I): the sample is differentiable in mean and std (Kingma and Welling,
+    2014).
 
     Args:
-        mean: float tensor of any shape, the means.
-        std: float tensor of the same shape, the standard deviations, >= 0.
-        validate_args: look at every value of `std`; on a GPU this waits for it. Leave it out only where the values
-            cannot be negative, as after `exp`.
+        mean: float tensor of any shape.
+        std: float tensor of the same shape, standard deviations >= 0.
+        validate_args: check the values of `std`, which makes the program wait for a GPU. Not needed for values that
+            cannot be negative, such as those of `exp`.
 
     Returns:
         The sample, of the shape of `mean`.
 
     Raises:
-        ValueError: the shapes differ, or an element of `std` is negative (then it probably is a log std).
+        ValueError: the shapes differ, or an element of `std` is negative (the caller probably passed log std).
     """
     if mean.shape != std.shape:
         raise ValueError(f"mean has shape {tuple(mean.shape)} and std {tuple(std.shape)}; they must be equal")
@@ -44,12 +45,12 @@ def KLD(mean: Tensor, log_std: Tensor) -> Tensor:
     Returns:
         [...], the sum over the last dimension, >= 0.
     """
-    # expm1 keeps the digits that exp(x) - 1 cancels when the posterior is close to the prior.
+    # expm1(x) is exp(x) - 1 without the cancellation near x = 0, where the posterior is close to the prior.
     return 0.5 * (torch.expm1(2 * log_std) - 2 * log_std + mean.square()).sum(dim=-1)
 
 
 def reconstruction_loss(logits: Tensor, imgs: Tensor) -> Tensor:
-    """Negative log-likelihood -log p(x|z) in nats of images whose pixels are independently categorical (eq. 13).
+    """Negative log-likelihood -log p(x|z) in nats of images with independent categorical pixels (eq. 13).
 
     Args:
         logits: [B, K, H, W], unnormalised log probabilities of the grey values 0 .. K-1.
@@ -68,8 +69,9 @@ def elbo_to_bpd(elbo: Tensor, img_shape: Sequence[int]) -> Tensor:
     """Bits per dimension of a negative log-likelihood (bound): nll * log2(e) / prod(d_i).
 
     Args:
-        elbo: summed negative log-likelihood of an image in nats, one value per image or of any other shape.
-        img_shape: [batch, channels, height, width]; the batch dimension does not count.
+        elbo: negative log-likelihood in nats, summed over the dimensions of an image; one value per image, or a tensor
+            of any other shape.
+        img_shape: [batch, channels, height, width]; the batch dimension is ignored.
 
     Returns:
         Bits per dimension, of the shape of `elbo`.
@@ -93,14 +95,14 @@ def mean_intensity(logits: Tensor) -> Tensor:
 
 @torch.no_grad()
 def visualize_manifold(decoder: nn.Module, grid_size: int = 20) -> Tensor:
-    """The images that a decoder with two latent dimensions makes over the plane (Kingma and Welling, 2014, figure 4b).
+    """The data manifold of a decoder with two latent dimensions (question 1.9; Kingma and Welling, 2014, figure 4b).
 
-    Both axes run through the percentiles (i + 0.5) / grid_size, i = 0 .. grid_size - 1, of N(0, 1), so that every
-    picture stands for the same share of the prior. z_1 grows from left to right, z_2 from top to bottom.
+    The points of the grid are the percentiles (i + 0.5) / grid_size, i = 0 .. grid_size - 1, of N(0, 1) on both axes,
+    so that each point has the same share of the prior. z_1 grows from left to right, z_2 from top to bottom.
 
     Args:
         decoder: maps z [B, 2] to logits [B, 16, H, W] and has a property `device`.
-        grid_size: pictures on each axis.
+        grid_size: points on each axis.
 
     Returns:
         A `make_grid` image [3, H', W'] in [0, 1] of the mean intensities.

@@ -1,8 +1,8 @@
 """How well log p(x) of test images is estimated with samples from the prior and from the encoder (question 1.2), and,
 for two latent dimensions, where the gap of the ELBO is (questions 1.3 and 1.4).
 
-Writes `likelihood.json`, and `sample_and_mean.png` with samples above their mean images (question 1.8), into the folder
-of a run of part 1:
+Writes `likelihood.json`, and `sample_and_mean.png` with samples above their mean images (question 1.8), into the run
+directory of a run of part 1:
 `python report/likelihood.py --checkpoint part1/VAE_logs/vae_z2/lightning_logs/version_0 --data_dir DATA`
 """
 
@@ -134,24 +134,27 @@ def build_parser() -> argparse.ArgumentParser:
     from inputs import Parser
 
     parser = Parser(prog="likelihood.py", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--checkpoint", required=True, metavar="RUN", help="a run of part 1: its folder or checkpoint")
-    parser.add_argument("--data_dir", help="folder with MNIST/raw; the one the run was trained from if left out")
+    parser.add_argument(
+        "--checkpoint", required=True, metavar="RUN", help="a run directory of part 1, or its checkpoint"
+    )
+    parser.add_argument("--data_dir", help="directory that holds MNIST/raw; by default that of the training")
     parser.add_argument("--images", type=int, default=16, help="how many test images")
     parser.add_argument("--repetitions", type=int, default=3, help="how often each estimate is made")
     parser.add_argument("--seed", type=int, default=0, help="seed of the draws and of the choice of images")
-    parser.add_argument("--output_dir", type=Path, help="where the file goes; the run's folder if left out")
+    parser.add_argument("--output_dir", type=Path, help="where the file goes; by default the run directory")
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     from generate import check_data_dir
-    from inputs import InputError, make_writable
+    from inputs import InputError, ensure_writable, find_checkpoint, run_dir_of
     from mnist import load_data
-    from run_folder import find_checkpoint, prepare_processor, run_of, write_whole
+    from run_folder import atomic_write
     from train_pl import load_vae
+    from training_run import configure_cpu
 
-    prepare_processor()
+    configure_cpu()
     try:
         for name, least in (("images", 1), ("repetitions", 2)):  # one repetition has no spread
             if getattr(args, name) < least:
@@ -159,10 +162,12 @@ def main(argv: list[str] | None = None) -> int:
         checkpoint_path = find_checkpoint(args.checkpoint, Path("."), "best")
         model, checkpoint = load_vae(checkpoint_path)
         check_data_dir(args, checkpoint["flags"], needed=True)
-        folder = args.output_dir or run_of(checkpoint_path, "--checkpoint, or a place for the result to --output_dir")
+        output_dir = args.output_dir or run_dir_of(
+            checkpoint_path, "--checkpoint, or a directory for the result to --output_dir"
+        )
         flags = {**checkpoint["flags"], "num_workers": 0, **({"data_dir": args.data_dir} if args.data_dir else {})}
         images = load_data(argparse.Namespace(**flags))[2].dataset[:][0][: args.images]
-        make_writable(folder, "--output_dir")
+        ensure_writable(output_dir, "--output_dir")
     except InputError as error:
         print(f"likelihood.py: error: {error}", file=sys.stderr)
         return 2
@@ -192,9 +197,9 @@ def main(argv: list[str] | None = None) -> int:
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     torch.manual_seed(args.seed)
-    save_image(sample_and_mean(model.decoder, torch.randn(5, z_dim)), folder / "sample_and_mean.png")
-    path = folder / "likelihood.json"
-    write_whole(path, lambda file: file.write(json.dumps(result, indent=2) + "\n"))
+    save_image(sample_and_mean(model.decoder, torch.randn(5, z_dim)), output_dir / "sample_and_mean.png")
+    path = output_dir / "likelihood.json"
+    atomic_write(path, lambda file: file.write(json.dumps(result, indent=2) + "\n"))
     print(path)
     return 0
 

@@ -18,6 +18,29 @@ pytestmark = [pytest.mark.own, pytest.mark.timeout(900)]  # processes of their o
 SMALL = ["--dataset", "digits", "--num_filters", "4", "--z_dim", "3", "--seed", "3"]
 
 
+@pytest.mark.parametrize("configured", [False, True])
+def test_train_vae_reports_progress_where_nobody_configured_logging(repository, tmp_path, configured):
+    """As in a notebook. An application that has configured logging gets each message once, in its own format."""
+    code = (
+        f"import sys, logging; sys.path.insert(0, {str(repository / 'part1')!r})\n"
+        + "logging.basicConfig(level='INFO', format='APP %(message)s', stream=sys.stdout)\n" * configured
+        + "from argparse import Namespace\n"
+        "from train_pl import train_vae\n"
+        "train_vae(Namespace(dataset='digits', epochs=2, num_filters=1, z_dim=2, batch_size=675, log_dir='.'))\n"
+        "import training_run\n"
+        "assert len(logging.getLogger('part1').handlers) == (not logging.getLogger().handlers)\n"
+        "logging.basicConfig(stream=sys.stderr)\n"
+        "training_run.log_to_stdout()\n"
+        "assert logging.getLogger('part1').handlers == [], 'configured since then'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    begin = "APP " if configured else ""
+    lines = [line for line in done.stdout.splitlines() if "epoch 1/2: train " in line]
+    assert len(lines) == 1 and lines[0].startswith(f"{begin}epoch 1/2: train ")
+    assert f"\n{begin}test: " in done.stdout
+
+
 def command(repository: Path, *argv: str) -> list[str]:
     return [sys.executable, str(repository / "part1" / "train.py"), *SMALL, *argv]
 

@@ -71,6 +71,22 @@ def test_the_vae_is_trained_on_its_bits_per_dimension(vae):
     assert all(parameter.grad is not None for parameter in vae.parameters())
 
 
+@pytest.mark.own
+def test_the_vae_logs_its_losses_in_a_plain_trainer(part1, tmp_path):
+    """Without the callbacks of `train_vae`, as students may train it."""
+    model = part1.train_pl.VAE(num_filters=1, z_dim=2, lr=1e-3)
+    batch = torch.randint(16, (6, 1, 28, 28)), torch.zeros(6, dtype=torch.long)
+    loader = DataLoader([batch], batch_size=None)
+    trainer = pl.Trainer(max_epochs=2, accelerator="cpu", devices=1, logger=TensorBoardLogger(tmp_path),
+                         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+                         log_every_n_steps=1)  # fmt: skip
+    trainer.fit(model, loader, loader)
+    trainer.test(model, loader, verbose=False)
+    losses = ("reconstruction_loss", "regularization_loss", "ELBO", "bpd")
+    expected = {f"{mode}_{loss}" for mode in ("train", "val") for loss in losses} | {"test_bpd"}
+    assert expected <= tags_below(tmp_path, "scalars")
+
+
 def test_train_vae_tests_the_model_and_leaves_its_files(part1, fake_mnist, tmp_path, monkeypatch):
     """One epoch of random pixels, which no model can describe with less than 4 bits."""
     monkeypatch.chdir(tmp_path)

@@ -146,7 +146,7 @@ def test_digits_look_like_mnist(part1):
 @pytest.mark.own
 def test_the_default_folder_lies_beside_the_part(part1, repository, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    beside = part1.inputs.beside
-    assert beside("../data/", "../data/") == repository / "data"
-    assert beside("VAE_logs", "VAE_logs") == repository / "part1" / "VAE_logs"
-    assert beside("elsewhere", "VAE_logs") == tmp_path / "elsewhere"
+    resolve_path = part1.inputs.resolve_path
+    assert resolve_path("../data/", default="../data/") == repository / "data"
+    assert resolve_path("VAE_logs", default="VAE_logs") == repository / "part1" / "VAE_logs"
+    assert resolve_path("elsewhere", default="VAE_logs") == tmp_path / "elsewhere"

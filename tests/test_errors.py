@@ -3,6 +3,7 @@
 import shutil
 from argparse import Namespace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,9 +17,8 @@ SMALL = ["--dataset", "digits", "--batch_size", "675", "--num_filters", "4", "--
 
 
 @pytest.fixture
-def fails(part1, capsys, monkeypatch):
+def fails(part1, capsys):
     """Runs the command line and returns its one line of error."""
-    monkeypatch.setattr("logging.basicConfig", lambda **kwargs: None)
 
     def run(*argv: str) -> str:
         try:
@@ -37,7 +37,7 @@ def fails(part1, capsys, monkeypatch):
 def finished(part1, tmp_path) -> Path:
     """Folder of a run of one epoch."""
     log_dir = tmp_path / "finished"
-    part1.train_pl.train_vae(part1.inputs.parse([*SMALL, "--log_dir", str(log_dir)]))
+    part1.train_pl.train_vae(part1.inputs.parse_args([*SMALL, "--log_dir", str(log_dir)]))
     return log_dir / "lightning_logs" / "version_0"
 
 
@@ -106,7 +106,12 @@ def test_no_mnist_and_no_network(part1, fails, tmp_path, monkeypatch):
     monkeypatch.setattr(part1.mnist.datasets, "MNIST", unreachable)
     error = fails("--data_dir", str(tmp_path / "data"), "--log_dir", str(tmp_path / "logs"))
     where = str(tmp_path / "data" / "MNIST" / "raw")
-    for part in (where, "train-images-idx3-ubyte", "the folder above MNIST/raw with --data_dir", "--dataset digits"):
+    for part in (
+        where,
+        "train-images-idx3-ubyte",
+        "the directory that holds MNIST/raw with --data_dir",
+        "--dataset digits",
+    ):
         assert part in error
     assert not (tmp_path / "data").exists(), "no empty folders are left"
     assert not (tmp_path / "logs" / "lightning_logs").exists()
@@ -172,7 +177,7 @@ def test_an_interrupted_download_leaves_nothing_half_done(part1, tmp_path, monke
 
 @pytest.mark.parametrize("run", ["newest", "version_7", "/nowhere/at/all"])
 def test_no_run_to_resume(fails, tmp_path, run):
-    assert "name a run's folder" in fails(*SMALL, "--log_dir", str(tmp_path), "--resume", run)
+    assert "name a run directory" in fails(*SMALL, "--log_dir", str(tmp_path), "--resume", run)
 
 
 def test_a_truncated_checkpoint(fails, finished):
@@ -222,29 +227,30 @@ def test_a_checkpoint_outside_a_run_s_folder(fails, part1, finished, tmp_path, c
     (tmp_path / "summary.json").write_text("of something else")
     file = shutil.copy(finished / "checkpoints" / "last.ckpt", tmp_path / "downloads")
     error = fails("--resume", str(file), "--epochs", "2", "--log_dir", str(tmp_path / "logs"))
-    assert f"{file} is not in a run's folder: give the folder of the run to --resume" in error
+    assert f"{file} is not in a run directory: give the run directory to --resume" in error
     assert part1.generate.main(["--checkpoint", str(file)]) == 2
-    assert "or a place for the pictures to --output_dir" in capsys.readouterr().err
+    assert "or a directory for the pictures to --output_dir" in capsys.readouterr().err
     assert (tmp_path / "summary.json").read_text() == "of something else"
     assert {path.name for path in tmp_path.iterdir()} == {"downloads", "finished", "summary.json"}
 
 
 def test_fewer_epochs_than_the_run_has(fails, part1, tmp_path):
-    part1.train_pl.train_vae(part1.inputs.parse([*SMALL, "--epochs", "2", "--log_dir", str(tmp_path)]))
-    assert "done up to epoch 2: raise --epochs" in fails("--log_dir", str(tmp_path), "--resume", "--epochs", "1")
+    part1.train_pl.train_vae(part1.inputs.parse_args([*SMALL, "--epochs", "2", "--log_dir", str(tmp_path)]))
+    assert "already finished epoch 2: raise --epochs" in fails("--log_dir", str(tmp_path), "--resume", "--epochs", "1")
 
 
 def test_a_complete_run_keeps_its_summary(fails, part1, finished):
     """It has nothing left to do, unless something more is asked of it."""
     log_dir, before = str(finished.parents[1]), (finished / "summary.json").read_text()
-    assert "done up to epoch 1: raise --epochs" in fails("--log_dir", log_dir, "--resume")
+    assert "already finished epoch 1: raise --epochs" in fails("--log_dir", log_dir, "--resume")
     assert (finished / "summary.json").read_text() == before
-    part1.train_pl.train_vae(part1.inputs.parse(["--log_dir", log_dir, "--resume", "--importance_samples", "2"]))
+    part1.train_pl.train_vae(part1.inputs.parse_args(["--log_dir", log_dir, "--resume", "--importance_samples", "2"]))
     assert '"importance_samples": 2' in (finished / "summary.json").read_text()
 
 
 def test_a_seed_that_torch_does_not_take(part1, finished, capsys):
-    assert part1.generate.main(["--checkpoint", str(finished), "--seed", str(2**64)]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        part1.generate.main(["--checkpoint", str(finished), "--seed", str(2**64)])
     assert "--seed must be at least 0 and below 2**32" in capsys.readouterr().err
 
 
@@ -264,7 +270,7 @@ def test_a_loss_that_is_not_finite(part1, tmp_path, monkeypatch, batch_idx, mess
 
     monkeypatch.setattr(part1.train_pl.VAE, "on_train_batch_end", spoil)
     args = Namespace(dataset="digits", batch_size=300, num_filters=4, z_dim=2, epochs=3, log_dir=str(tmp_path))
-    with pytest.raises(part1.train_pl.NotFiniteError, match=f"{message}.*checkpoints of the epochs before it are kept"):
+    with pytest.raises(part1.inputs.NotFiniteError, match=f"{message}.*checkpoints of the epochs before it are kept"):
         part1.train_pl.train_vae(args)
     run = tmp_path / "lightning_logs" / "version_0"
     for which in ("best", "last"):
@@ -272,6 +278,25 @@ def test_a_loss_that_is_not_finite(part1, tmp_path, monkeypatch, batch_idx, mess
         assert checkpoint["epoch"] == 0
         assert all(weight.isfinite().all() for weight in checkpoint["state_dict"].values())
     assert len((run / "metrics.csv").read_text().splitlines()) == 2, "the header and the first epoch"
+
+
+@pytest.mark.parametrize(("elsewhere", "named"), [(torch.inf, 73), (9.0, 60)])
+def test_losses_are_looked_at_once_in_fifty_steps(part1, elsewhere, named):
+    """Each look waits for the device. The message names the first bad step of all processes: step 73 here, and step 60,
+    the tenth of its fifty, in another process."""
+    looks = []
+
+    def reduce(first, reduce_op):
+        looks.append(first.item())
+        return torch.minimum(first, torch.tensor(elsewhere)) if len(looks) == 2 else first
+
+    trainer = SimpleNamespace(is_last_batch=False, current_epoch=0, strategy=SimpleNamespace(reduce=reduce))
+    stop = part1.callbacks.StopAtNonFiniteLoss()
+    with pytest.raises(part1.inputs.NotFiniteError, match=f"epoch 1, step {named} of the epoch"):
+        for step in range(1, 200):
+            loss = torch.tensor(torch.inf if step in (73, 75) else 1.0)
+            stop.on_train_batch_end(trainer, None, {"loss": loss}, None, step - 1)
+    assert looks == [torch.inf, 22.0], "after steps 50 and 100"
 
 
 def test_a_loss_that_is_not_finite_in_the_first_epoch(part1, fails, tmp_path, monkeypatch):

@@ -24,7 +24,7 @@ PACKAGES = {
     "PIL": "pillow",
 }
 # Packages that a required one always brings along.
-BROUGHT_ALONG = {"pillow": "matplotlib"}
+BROUGHT_ALONG = {"pillow": "matplotlib", "torchmetrics": "pytorch-lightning"}
 
 
 def lines_of(path) -> list[str]:
@@ -109,18 +109,29 @@ def test_make_help_lists_every_target(repository):
     assert all(len(line) == 3 for line in lines), "each target is explained"
 
 
-def test_help_answers_without_importing_torch(repository):
+@pytest.mark.parametrize(("script", "flag"), [("train", "--importance_samples"), ("train_pl", "--importance_samples"),
+                                              ("generate", "--num_samples")])  # fmt: skip
+def test_help_answers_without_importing_torch(repository, script, flag):
     """`train.py --help` is to answer at once."""
     code = (
-        "import sys; sys.path.insert(0, 'part1'); sys.argv = ['train.py', '--help']\n"
-        "import train\n"
-        "try: train.main()\n"
+        "import runpy, sys\n"
+        f"sys.argv = ['{script}.py', '--help']\n"
+        f"try: runpy.run_path('part1/{script}.py', run_name='__main__')\n"
         "except SystemExit: pass\n"
         "assert 'torch' not in sys.modules\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "--importance_samples" in done.stdout
+    assert flag in done.stdout
+
+
+@pytest.mark.parametrize("command", ["-m part1.train", "-m part1.train_pl", "-P part1/train.py", "-m part1.generate"])
+def test_ways_to_start_a_script(repository, command):
+    """As a module from the repository's folder, and where Python leaves the script's folder off the import path."""
+    words = [sys.executable, *command.split(), "--seed", "-1"]
+    done = subprocess.run(words, cwd=repository, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "--seed must be" in done.stderr and done.stderr.count("\n") == 1, done.stderr
 
 
 # ----------------------------------------------------------------------------------------------------------- README

@@ -16,8 +16,8 @@ def test_an_interrupted_run_goes_on_with_the_flags_that_were_given(request, name
     inputs = request.getfixturevalue(name).inputs
     own = {"part1": ["--epochs", "160", "--no-compile"], "part2": ["--epochs", "160", "--no-cuda"],
            "part3": ["--max_steps", "7", "--compile"]}[name]  # fmt: skip
-    args = inputs.parse(["--resume", "version_3", "--log_dir", "runs", "--seed", "4", "--num_workers", "2", *own])
-    again = inputs.parse(inputs.given_again(args))
+    args = inputs.parse_args(["--resume", "version_3", "--log_dir", "runs", "--seed", "4", "--num_workers", "2", *own])
+    again = inputs.parse_args(inputs.flags_to_repeat(args))
     assert again.given == args.given - {"resume", "log_dir", "seed"}
     assert all(getattr(again, flag) == getattr(args, flag) for flag in again.given)
 
@@ -25,11 +25,11 @@ def test_an_interrupted_run_goes_on_with_the_flags_that_were_given(request, name
 def test_a_run_that_was_kept_off_the_gpu_stays_off_it(part2):
     """Unless it is said otherwise."""
     inputs = part2.inputs
-    flags = vars(inputs.parse(["--no-cuda"]))
-    assert inputs.continued(inputs.parse([]), flags).no_cuda
-    there = inputs.continued(inputs.parse(["--cuda"]), flags)
-    assert not there.no_cuda and inputs.given_again(there) == ["--cuda"]
-    assert not inputs.parse([]).no_cuda
+    flags = vars(inputs.parse_args(["--no-cuda"]))
+    assert inputs.merge_resumed_flags(inputs.parse_args([]), flags).no_cuda
+    there = inputs.merge_resumed_flags(inputs.parse_args(["--cuda"]), flags)
+    assert not there.no_cuda and inputs.flags_to_repeat(there) == ["--cuda"]
+    assert not inputs.parse_args([]).no_cuda
 
 
 @pytest.mark.parametrize("name", ["part1", "part2"])
@@ -44,16 +44,16 @@ def test_batches_are_pinned_only_where_that_is_asked_for(request, name, monkeypa
 def test_a_compiled_run_is_continued_compiled(request, name):
     """Unless it is said otherwise; an interpreted run has other last bits."""
     inputs = request.getfixturevalue(name).inputs
-    flags = vars(inputs.parse(["--compile"]))
-    assert inputs.continued(inputs.parse([]), flags).compile
-    assert not inputs.continued(inputs.parse(["--no-compile"]), flags).compile
+    flags = vars(inputs.parse_args(["--compile"]))
+    assert inputs.merge_resumed_flags(inputs.parse_args([]), flags).compile
+    assert not inputs.merge_resumed_flags(inputs.parse_args(["--no-compile"]), flags).compile
 
 
 def test_a_path_to_pretrained_weights_is_kept_as_text(part3):
     """Checkpoints hold nothing that would have to be trusted, and so no path."""
-    assert part3.inputs.completed(Namespace(use_pretrained=Path("model"))).use_pretrained == "model"
-    assert part3.inputs.completed(Namespace(use_pretrained=None)).use_pretrained is None
-    assert part3.inputs.completed(Namespace(use_pretrained=True)).use_pretrained == "hub"
+    assert part3.inputs.with_defaults(Namespace(use_pretrained=Path("model"))).use_pretrained == "model"
+    assert part3.inputs.with_defaults(Namespace(use_pretrained=None)).use_pretrained is None
+    assert part3.inputs.with_defaults(Namespace(use_pretrained=True)).use_pretrained == "hub"
 
 
 @pytest.mark.parametrize(("name", "function"), [("part1", "train_pl.train_vae"), ("part2", "train.main"),
@@ -78,7 +78,7 @@ def test_where_a_resumed_run_is_written(request, name, function, tmp_path, monke
     def refuse(folder: Path, flag: str) -> None:
         raise part.inputs.InputError(f"{folder.resolve()}: {flag}")
 
-    monkeypatch.setattr(module, "make_writable", refuse)
+    monkeypatch.setattr(part.inputs, "ensure_writable", refuse)
     with pytest.raises(part.inputs.InputError) as error:
         getattr(module, function)(Namespace(**{**small, **longer}, log_dir=str(tmp_path / "new"), resume=str(run)))
     assert str(error.value) == f"{run.resolve()}: run to --resume"
@@ -87,25 +87,26 @@ def test_where_a_resumed_run_is_written(request, name, function, tmp_path, monke
 @pytest.mark.parametrize("name", ["part1", "part2", "part3"])
 def test_a_run_from_before_a_flag_came_is_continued_with_its_default(request, name):
     inputs = request.getfixturevalue(name).inputs
-    flags = vars(inputs.parse([]))
+    flags = vars(inputs.parse_args([]))
     older = {flag: value for flag, value in flags.items() if flag not in ("devices", "seed")}
-    args = inputs.continued(inputs.parse([]), older)
+    args = inputs.merge_resumed_flags(inputs.parse_args([]), older)
     assert args.devices == flags["devices"] and args.seed == flags["seed"]
 
 
 @pytest.mark.parametrize("name", ["part1", "part2", "part3"])
 def test_apple_s_gpus_have_no_float64(request, name, tmp_path, monkeypatch):
     part = request.getfixturevalue(name)
-    args = part.inputs.completed(Namespace(precision="64-true"))
+    args = part.inputs.with_defaults(Namespace(precision="64-true"))
     place = SimpleNamespace(root_device=torch.device("mps"))
     trainer = SimpleNamespace(strategy=place, device=place.root_device)
     monkeypatch.setattr("pytorch_lightning.Trainer", lambda **kwargs: trainer)
-    monkeypatch.setattr("lightning_fabric.Fabric", lambda **kwargs: trainer)
     with pytest.raises(part.inputs.InputError, match="--precision 64-true needs float64"):
         if name == "part1":
-            part.train_pl.make_trainer(args, tmp_path, None)
+            settings = part.inputs.resolve_settings(Namespace(precision="64-true", log_dir=tmp_path), None)
+            part.training_run.make_trainer(settings)
         elif name == "part2":
-            part.train.start_fabric(args)
+            monkeypatch.setattr(part.training_run, "Fabric", lambda **kwargs: trainer)
+            part.training_run.start_fabric(args)
         else:
             part.train.make_trainer(args, tmp_path, None, record=None, rounds=1, first_step=0)
 
@@ -137,8 +138,8 @@ def test_the_average_of_the_weights_is_kept_where_they_are(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     monkeypatch.setattr("pytorch_lightning.Trainer", lambda **kwargs: given.update(kwargs))
-    args = part1.inputs.completed(Namespace(ema=0.5, accelerator=accelerator))
-    part1.train_pl.make_trainer(args, tmp_path, None)
+    flags = Namespace(ema=0.5, accelerator=accelerator, log_dir=tmp_path)
+    part1.training_run.make_trainer(part1.inputs.resolve_settings(flags, None))
     (average,) = (callback for callback in given["callbacks"] if type(callback).__name__ == "EMAWeightAveraging")
     assert (average._device and average._device.type) == device
 
@@ -146,6 +147,6 @@ def test_the_average_of_the_weights_is_kept_where_they_are(
 @pytest.mark.parametrize("name", ["part1", "part2", "part3"])
 def test_a_command_is_written_for_the_shell_at_hand(request, name, monkeypatch):
     run_folder = request.getfixturevalue(name).run_folder
-    assert run_folder.command_line(["a b", "c"]) == "'a b' c"
+    assert run_folder.shell_command(["a b", "c"]) == "'a b' c"
     monkeypatch.setattr(run_folder, "os", SimpleNamespace(name="nt"))
-    assert run_folder.command_line(["C:\\a b", "c"]) == '"C:\\a b" c'
+    assert run_folder.shell_command(["C:\\a b", "c"]) == '"C:\\a b" c'

@@ -28,7 +28,7 @@ def flags(log_dir: Path, **changes) -> Namespace:
 
 
 def run_of(log_dir: Path) -> Path:
-    """The only run folder below a log folder."""
+    """The only run directory below a log directory."""
     (run,) = (log_dir / "lightning_logs").iterdir()
     return run
 
@@ -151,7 +151,7 @@ def test_the_best_checkpoint_is_the_one_that_was_tested(part1, finished):
 
 
 def test_a_flag_that_is_missing_has_its_default(part1):
-    args = part1.inputs.completed(Namespace(z_dim=5))
+    args = part1.inputs.with_defaults(Namespace(z_dim=5))
     assert (args.z_dim, args.num_filters, args.lr, args.batch_size, args.epochs, args.seed) == (
         5,
         32,
@@ -231,8 +231,7 @@ def test_a_run_that_was_moved_keeps_its_best_checkpoint(part1, tmp_path):
     assert json.loads((run / "summary.json").read_text())["best_epoch"] == 1
 
 
-def test_what_was_not_given_is_taken_from_the_resumed_run(part1, tmp_path, monkeypatch):
-    monkeypatch.setattr("logging.basicConfig", lambda **kwargs: None)
+def test_what_was_not_given_is_taken_from_the_resumed_run(part1, tmp_path):
     part1.train_pl.train_vae(flags(tmp_path / "deeper", epochs=1))
     assert part1.train.main(["--log_dir", str(tmp_path), "--resume", "--epochs", "2"]) == 0
     assert [row["epoch"] for row in rows_of(run_of(tmp_path / "deeper"))] == ["1", "2"]
@@ -314,7 +313,7 @@ def test_an_interruption_of_the_last_evaluation_says_how_to_go_on(part1, tmp_pat
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(part1.train_pl, "importance_weighted_bound", interrupted)
+    monkeypatch.setattr(part1.training_run, "importance_weighted_bound", interrupted)
     with caplog.at_level("INFO"), pytest.raises(KeyboardInterrupt):
         part1.train_pl.train_vae(flags(tmp_path, epochs=1, importance_samples=1))
     assert "epoch 1 is saved: continue with " in caplog.text
@@ -330,17 +329,15 @@ def test_sigterm_ends_a_training_with_its_own_exit_code(part1, tmp_path, monkeyp
         return original(self, batch, batch_idx)
 
     monkeypatch.setattr(part1.train_pl.VAE, "training_step", terminated)
-    monkeypatch.setattr(part1.train, "parse", lambda argv: flags(tmp_path))
     with caplog.at_level("INFO"):
-        assert part1.train.main([]) == 143
+        assert part1.train.main(flags(tmp_path)) == 143
     assert f"epoch 1 is saved: continue with {shlex.quote(sys.executable)} " in caplog.text
 
 
 @pytest.mark.parametrize("bar", [False, True])
 def test_each_epoch_says_how_long_the_rest_will_take(part1, tmp_path, caplog, capsys, bar):
-    record = part1.callbacks.RunRecord(flags(tmp_path, progress_bar=False))
-    record.seconds = [9.0] * 5 + [3600.0, 3601.0, 1.0, 3600.0, 9999.0]
-    assert str(record.time_left(12)) == "2:00:00", "by the last five"
+    seconds = [9.0] * 5 + [3600.0, 3601.0, 1.0, 3600.0, 9999.0]
+    assert str(part1.run_folder.time_left(seconds, 12)) == "2:00:00", "by the last five"
     with caplog.at_level("INFO"):
         part1.train_pl.train_vae(flags(tmp_path, progress_bar=bar))
     if bar:

@@ -112,6 +112,26 @@ def test_the_optimizer_is_adam_over_all_parameters(part1):
 
 
 @pytest.mark.own
+def test_means_are_over_images_and_not_over_batches(part1):
+    """Batches of 3 and 1 images. torchmetrics adds both sums over processes."""
+    means = part1.metrics.ImageMeans(2)
+    means.update(torch.tensor([1.0, 10.0]), 3)
+    means.update(torch.tensor([5.0, 2.0]), 1)
+    assert means.compute().tolist() == [2.0, 8.0]
+    assert {name: reduce.__name__ for name, reduce in means._reductions.items()} == {
+        "total": "dim_zero_sum", "num_images": "dim_zero_sum"}  # fmt: skip
+    means.reset()
+    means.update(torch.tensor([7.0, 7.0]), 5)
+    assert means.compute().tolist() == [7.0, 7.0]
+
+
+@pytest.mark.own
+def test_means_are_no_part_of_the_weights(vae):
+    vae.training_step((torch.randint(16, (2, 1, 28, 28)), None), 0)
+    assert {name.split(".")[0] for name in vae.state_dict()} == {"encoder", "decoder"}
+
+
+@pytest.mark.own
 def test_training_and_validation_have_means_of_their_own(vae):
     """A decoder that is sure of grey value 0, which all validation images have and no training image has; validated in
     the middle of an epoch, too. What passes that were broken off have left counts in none of the means."""

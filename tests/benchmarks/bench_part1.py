@@ -11,7 +11,6 @@ import sys
 import tempfile
 import time
 from argparse import Namespace
-from pathlib import Path
 
 import contest
 
@@ -54,25 +53,24 @@ def fit(trainer, model, train, val, watch, steps: int) -> dict:
 
 def ours(args) -> contest.Turn:
     """What `part1/train.py` sets up."""
-    import run_folder
-
-    run_folder.prepare_processor()
-    run_folder.quieten_lightning()
-    import pytorch_lightning as pl
     import torch
 
     import limits
     import train_pl
-    from inputs import completed
-    from mnist import load_data
+    import training_run
+    from inputs import resolve_settings
+
+    training_run.configure_cpu()
+    training_run.silence_lightning()
 
     def turn(seed: int, steps: int) -> dict:
         with tempfile.TemporaryDirectory() as folder:
-            flags = completed(Namespace(data_dir=args.data_dir, log_dir=folder, epochs=1, seed=seed))
-            train, val, _ = load_data(flags, pin_memory=torch.cuda.is_available())
-            pl.seed_everything(seed, workers=True, verbose=False)
+            flags = Namespace(data_dir=args.data_dir, log_dir=folder, epochs=1, seed=seed)
+            settings = resolve_settings(flags, train_pl.read_checkpoint)
+            train, val, _ = training_run.make_loaders(settings)
+            training_run.seed_everything(seed)
             model = train_pl.VAE(**COURSE).to(memory_format=torch.channels_last)
-            trainer, _ = train_pl.make_trainer(flags, Path(folder), None)
+            trainer, _ = training_run.make_trainer(settings)
             watch = clock()
             trainer.callbacks.append(watch)
             result = fit(trainer, model, train, val, watch, steps)
