@@ -1,129 +1,125 @@
-"""Draw pictures from a trained adversarial autoencoder: samples, reconstructions, the way from one digit to another,
+"""Draw pictures from a trained adversarial autoencoder: samples, reconstructions, interpolations between two digits,
 and the latent plane.
 
 `python generate.py --help` lists the flags.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
-from inputs import LOG_DIR, InputError, Parser, beside, make_writable
+if __name__ == "__main__":
+    # Flags come first, since importing PyTorch takes seconds. `python -m` and `python -P` need the path.
+    sys.path.insert(0, str(Path(__file__).resolve().parent))
+    from inputs import parse_generate_args
 
-PICTURES = ("samples", "reconstructions", "interpolations", "manifold")
+    ARGS = parse_generate_args()
+
+import argparse
+
+import torch
+from torch import Tensor
+from torchvision.utils import save_image
+
+from evaluation import evaluating
+from inputs import (
+    LOG_DIR,
+    PICTURES,
+    InputError,
+    build_generate_parser,
+    check_generate_flags,
+    ensure_writable,
+    find_checkpoint,
+    resolve_path,
+    run_dir_of,
+)
+from mnist import load_test_images
+from pictures import interpolation_grid, manifold_grid, reconstruction_grid, sample_grid
+from run_folder import load_aae
+
 NEED_DATA = {"reconstructions", "interpolations"}
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="generate.py",
-        description="Draw pictures from a trained adversarial autoencoder.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument(
-        "--checkpoint", default="newest", metavar="RUN", help="a run's folder or name, a checkpoint, or 'newest'"
-    )
-    parser.add_argument(
-        "--log_dir", default=LOG_DIR, help="folder of all runs, where names and, however deep, 'newest' are looked up"
-    )
-    parser.add_argument("--output_dir", help="where the pictures go; the run's folder 'generated' if left out")
-    parser.add_argument(
-        "--pictures", nargs="+", choices=PICTURES, help="what to draw; all that the model allows if left out"
-    )
-    parser.add_argument("--num_samples", type=int, default=64, help="how many samples")
-    parser.add_argument(
-        "--digits", nargs=2, type=int, default=(3, 8), metavar=("A", "B"), help="interpolate between these two"
-    )
-    parser.add_argument("--steps", type=int, default=10, help="pictures of an interpolation, its ends included")
-    parser.add_argument("--data_dir", help="folder with MNIST/raw; the one the run was trained from if left out")
-    parser.add_argument("--seed", type=int, default=42, help="seed of the samples")
-    return parser
-
-
-def check(args: argparse.Namespace) -> None:
-    """Raises InputError for the first flag whose value makes no sense."""
-    if args.num_samples < 1:
-        raise InputError(f"--num_samples must be at least 1, not {args.num_samples}")
-    if not 0 <= args.seed < 2**32:
-        raise InputError(f"--seed must be at least 0 and below 2**32, not {args.seed}")
-    if args.steps < 2:
-        raise InputError(f"--steps must be at least 2, the two ends, not {args.steps}")
-    if not all(0 <= digit <= 9 for digit in args.digits):
-        raise InputError(f"--digits must be two numbers from 0 to 9, not {args.digits[0]} {args.digits[1]}")
-
-
 def check_data_dir(args: argparse.Namespace, flags: dict, needed: bool) -> None:
-    """Raises InputError where --data_dir would be ignored, and where the images that a run with these `flags` was
-    trained from are `needed` and their folder is not there."""
+    """Check `--data_dir` against the flags of the run.
+
+    Args:
+        args: has `data_dir`, a directory or None.
+        flags: those of the training.
+        needed: whether images are needed at all.
+
+    Raises:
+        InputError: `--data_dir` would be ignored, or the images that the run was trained on are gone.
+    """
     if args.data_dir and flags["dataset"] == "digits":
         raise InputError(
             f"--data_dir {args.data_dir} was given, but the run was trained on the built-in digits: leave the flag out"
         )
     if needed and flags["dataset"] == "mnist" and not args.data_dir and not Path(flags["data_dir"]).is_dir():
         raise InputError(
-            f"{flags['data_dir']}, which the run was trained from, is not there any more: give the folder above "
-            "MNIST/raw with --data_dir"
+            f"{flags['data_dir']}, from which the run read its images, does not exist any more: give the directory "
+            "above MNIST/raw with --data_dir"
         )
 
 
 def generate(args: argparse.Namespace) -> list[Path]:
-    """Write the pictures that the flags ask for; returns their paths.
+    """Write the pictures that the flags ask for. Each starts from the same seed, so that it does not depend on the
+    others.
+
+    Args:
+        args: flags of `generate.py`.
+
+    Returns:
+        Paths of the pictures.
 
     Raises:
-        InputError: a flag, the checkpoint, the data or the output folder cannot be used.
+        InputError: a flag, the checkpoint, the data or the output directory cannot be used.
     """
-    import torch  # after the flags are parsed: it takes seconds
-    from torchvision.utils import save_image
-
-    from mnist import load_test_images
-    from pictures import interpolation_grid, manifold_grid, reconstruction_grid, sample_grid
-    from run_folder import find_checkpoint, load_aae, run_of
-
-    check(args)
-    path = find_checkpoint(args.checkpoint, beside(args.log_dir, LOG_DIR))
+    check_generate_flags(args)
+    path = find_checkpoint(args.checkpoint, resolve_path(args.log_dir, default=LOG_DIR))
     model, checkpoint = load_aae(path)
     wanted = args.pictures or [name for name in PICTURES if name != "manifold" or model.z_dim == 2]
     if "manifold" in wanted and model.z_dim != 2:
         raise InputError(
             f"the manifold needs a model with z_dim 2, and this one has {model.z_dim}: leave it out of --pictures"
         )
-    check_data_dir(args, checkpoint["flags"], needed=bool(NEED_DATA & set(wanted)))
+    needs_data = bool(NEED_DATA & set(wanted))
+    check_data_dir(args, checkpoint["flags"], needs_data)
     if args.output_dir:
-        folder = Path(args.output_dir).expanduser()
+        output_dir = resolve_path(args.output_dir)
     else:
-        folder = run_of(path, "--checkpoint, or a place for the pictures to --output_dir") / "generated"
-    make_writable(folder, "--output_dir")
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
-
+        output_dir = run_dir_of(path, "--checkpoint, or a place for the pictures to --output_dir") / "generated"
+    ensure_writable(output_dir, "--output_dir")
     images = labels = None
-    if NEED_DATA & set(wanted):
-        flags = dict(checkpoint["flags"])
-        flags["data_dir"] = args.data_dir or flags["data_dir"]
-        images, labels = load_test_images(argparse.Namespace(**flags))
+    if needs_data:
+        data_dir = args.data_dir or checkpoint["flags"]["data_dir"]
+        images, labels = load_test_images(argparse.Namespace(**{**checkpoint["flags"], "data_dir": data_dir}))
 
-    def reconstructions() -> torch.Tensor:
-        """Three images of each digit, in columns 0 .. 9."""
-        chosen = torch.stack([images[labels == digit][:3] for digit in range(10)], dim=1)  # (3, 10, 1, H, W)
-        return reconstruction_grid(model, chosen.flatten(end_dim=1))
-
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
     drawings = {
         "samples": lambda: sample_grid(model.sample(args.num_samples)),
-        "reconstructions": reconstructions,
+        "reconstructions": lambda: reconstruction_grid(model, three_of_each_digit(images, labels)),
         "interpolations": lambda: interpolation_grid(model, images, labels, tuple(args.digits), args.steps),
         "manifold": lambda: manifold_grid(model.decoder),
     }
-    torch.manual_seed(args.seed)
     paths = []
     for name in wanted:
-        save_image(drawings[name](), folder / f"{name}.png")
-        paths.append(folder / f"{name}.png")
+        with evaluating(model, args.seed):
+            save_image(drawings[name](), output_dir / f"{name}.png")
+        paths.append(output_dir / f"{name}.png")
     return paths
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, or 2 after one sentence about what cannot be used."""
-    args = build_parser().parse_args(argv)
+def three_of_each_digit(images: Tensor, labels: Tensor) -> Tensor:
+    """Three rows of the digits 0 .. 9, [30, 1, H, W]."""
+    chosen = torch.stack([images[labels == digit][:3] for digit in range(10)], dim=1)  # (3, 10, 1, H, W)
+    return chosen.flatten(end_dim=1)
+
+
+def main(args: argparse.Namespace | list[str] | None = None) -> int:
+    """Run the command line, parsed or not. Returns the exit code: 0, or 2 after one sentence about bad input."""
     try:
+        if not isinstance(args, argparse.Namespace):
+            args = build_generate_parser().parse_args(args)
         for path in generate(args):
             print(path)
     except InputError as error:
@@ -135,4 +131,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(ARGS))

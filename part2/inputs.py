@@ -1,30 +1,34 @@
-"""What a user hands over: flags and paths, and the error for those that make no sense.
+"""The flags of `train.py` and `generate.py`, their checks, and the paths that they name.
 
-Only the standard library is imported here, so that `train.py --help` answers at once.
+Only the standard library is imported here, so that `--help` and errors in flags appear at once.
 """
 
 import argparse
 import math
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 DATA_DIR = "../data/"
 LOG_DIR = "AAE_logs/"
+CHECKPOINT = Path("checkpoints", "model_checkpoint.pt")  # within a run directory
 DATASETS = ("mnist", "digits")
-# "16-true" is left out: Adam's eps, and the squares of gradients that it keeps, are too small for float16.
+ENCODERS = ("deterministic", "gaussian", "universal")
+# Without "16-true": in float16, Adam's eps and the squared gradients underflow to zero.
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true")
 STRATEGIES = ("auto", "ddp")
-# What makes a run the run it is: to continue it with another value would make a run that nothing else can repeat.
-IDENTITY = ("z_dim", "batch_size", "lambda_", "ae_lr", "d_lr", "seed", "dataset")
+PICTURES = ("samples", "reconstructions", "interpolations", "manifold")
+# A resumed run keeps these flags: with another value, no uninterrupted run could reproduce it.
+IDENTITY = ("z_dim", "encoder", "batch_size", "lambda_", "ae_lr", "d_lr", "seed", "dataset")
 
 
 class InputError(Exception):
-    """Something given by the user cannot be used; the message is one sentence that says what to do about it."""
+    """The user's input cannot be used. The message is one sentence that says what is wrong and what to do."""
 
 
 class NoDataError(InputError):
-    """MNIST is neither there nor to be downloaded."""
+    """MNIST is not on the disk and cannot be downloaded."""
 
 
 class NotFiniteError(InputError):
@@ -32,30 +36,17 @@ class NotFiniteError(InputError):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, without the usage of every flag before it."""
+    """An argument parser that reports an error in one line, without the list of flags."""
 
     def error(self, message: str):
         self.exit(2, f"{self.prog}: error: {message} (--help lists the flags)\n")
 
 
-def beside(path: str | Path, default: str) -> Path:
-    """Absolute form of `path`: the course's own relative `default` is seen from this folder, whichever directory the
-    script is started in; every other path from where the user is."""
-    return (HERE / path if Path(path) == Path(default) else Path(path).expanduser()).resolve()
-
-
-def make_writable(folder: Path, flag: str) -> None:
-    """Create a folder. Raises InputError, which names the flag to change, where nothing can be written into it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise InputError(f"cannot write into {folder} ({error.strerror}): give another {flag}") from error
+# --------------------------------------------------------------------------------------------------- flags of train.py
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The flags of `train.py`: the course's names and defaults, and this implementation's additions."""
+    """The flags of `train.py`: those of the course, with the course's defaults, and further ones."""
     parser = Parser(
         prog="train.py",
         description="Train an adversarial autoencoder on MNIST.",
@@ -63,72 +54,109 @@ def build_parser() -> argparse.ArgumentParser:
     )
     model = parser.add_argument_group("model")
     model.add_argument("--z_dim", type=int, default=8, help="dimensions of the latent space")
+    model.add_argument("--encoder", choices=ENCODERS, default="deterministic",
+                       help="posterior q(z|x): deterministic: one code for each image; gaussian: the encoder predicts "
+                       "mean and log std; universal: the encoder takes noise together with the image")  # fmt: skip
     model.add_argument("--lambda_", type=float, default=0.995,
-                       help="weight of the reconstruction against the generator's loss; 1: an ordinary autoencoder, "
-                       "whose discriminator only watches")  # fmt: skip
+                       help="weight of the reconstruction loss; the generator loss has weight 1 - lambda_; with 1, an "
+                       "ordinary autoencoder is trained")  # fmt: skip
 
     training = parser.add_argument_group("training")
     training.add_argument("--ae_lr", type=float, default=1e-3, help="learning rate of encoder and decoder (Adam)")
     training.add_argument("--d_lr", type=float, default=5e-3, help="learning rate of the discriminator (SGD)")
-    training.add_argument("--batch_size", type=int, default=64, help="images a step")
-    training.add_argument("--epochs", type=int, default=100, help="passes over the training set, resumed ones included")
+    training.add_argument("--batch_size", type=int, default=64, help="images in a batch, on each device")
+    training.add_argument("--epochs", type=int, default=100,
+                          help="passes over the training set; for a resumed run, the total")  # fmt: skip
     training.add_argument("--seed", type=int, default=42, help="seed of weights, batches, noise and samples")
     training.add_argument("--resume", nargs="?", const="newest", metavar="RUN",
-                          help="continue a run: its folder, its name, or, without a value, the newest")  # fmt: skip
+                          help="resume a run: its directory, or its name (version_3); without RUN, the "
+                          "newest")  # fmt: skip
 
     data = parser.add_argument_group("data and logs")
     data.add_argument("--dataset", choices=DATASETS, default="mnist",
-                      help="digits: 1,797 small digits inside scikit-learn, which need no network")  # fmt: skip
-    data.add_argument("--data_dir", default=DATA_DIR, help="folder with MNIST/raw; MNIST is downloaded if it is absent")
+                      help="digits: the 1,797 small digits inside scikit-learn, which need no download")  # fmt: skip
+    data.add_argument("--data_dir", default=DATA_DIR,
+                      help="directory that holds MNIST/raw; MNIST is downloaded there if it is missing")  # fmt: skip
     data.add_argument("--num_workers", type=int, default=0,
-                      help="loader processes; a batch is one index operation, so 0 is fastest")  # fmt: skip
-    data.add_argument("--log_dir", default=LOG_DIR, help="folder of all runs")
-    data.add_argument("--progress_bar", action="store_true", help="show a bar even where the output is no terminal")
+                      help="data loader processes; 0 is fastest, since the images are already in memory")  # fmt: skip
+    data.add_argument("--log_dir", default=LOG_DIR, help="directory in which run directories are created")
+    data.add_argument("--progress_bar", action="store_true",
+                      help="show a progress bar even if the output is not a terminal")  # fmt: skip
 
     machine = parser.add_argument_group("machine")
     cuda = machine.add_mutually_exclusive_group()
-    cuda.add_argument("--no-cuda", action="store_true", help="stay on the CPU where there is a GPU")
+    cuda.add_argument("--no-cuda", action="store_true", help="train on the CPU even if there is a GPU")
     cuda.add_argument("--cuda", dest="no_cuda", action="store_false", default=argparse.SUPPRESS,
-                      help="to --resume a run on the GPU that was started with --no-cuda")  # fmt: skip
-    machine.add_argument("--devices", default="1", help="how many GPUs (or CPU processes): a number or 'auto'")
-    machine.add_argument("--num_nodes", type=int, default=1, help="how many machines")
+                      help="train on a GPU; needed only to --resume a run that was started with --no-cuda")  # fmt: skip
+    machine.add_argument("--devices", default="1", help="number of GPUs (or of CPU processes), or 'auto'")
+    machine.add_argument("--num_nodes", type=int, default=1, help="number of machines")
     machine.add_argument("--strategy", choices=STRATEGIES, default="auto",
-                         help="auto: one process, and ddp for several devices")  # fmt: skip
+                         help="auto: ddp if there are several devices, else a single process")  # fmt: skip
     machine.add_argument("--precision", choices=PRECISIONS, default="32-true", help="number format of the training")
     return parser
 
 
-def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    """Parse a command line; `given` in the result names the flags that stood on it."""
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse and check the command line of `train.py`. The result's `given` names the flags that stood on it."""
     parser = build_parser()
     args = parser.parse_args(argv)
     for action in parser._actions:
         action.default = argparse.SUPPRESS
     args.given = frozenset(vars(parser.parse_args(argv)))
+    _exit_if_bad(check_flags, args, parser)
     return args
 
 
-def completed(args: argparse.Namespace) -> argparse.Namespace:
-    """`args` with a default for every flag that it lacks, such as a namespace with the course's flags alone, and
-    without anything that is no flag."""
+def resolve_settings(args: argparse.Namespace, read_checkpoint: Callable[[Path], dict]) -> argparse.Namespace:
+    """The one place where flags are completed, merged with those of a resumed run, checked, and made absolute paths.
+
+    Args:
+        args: flags of `train.py`, as of `parse_args`, or any of them in a namespace.
+        read_checkpoint: returns the content of a checkpoint file, with its `epoch` and `flags`.
+
+    Returns:
+        All flags, with absolute paths for `data_dir` and `log_dir`, and
+        `given`: names of the flags that the user set;
+        `checkpoint`, `saved`, `run_dir`: path of the checkpoint to resume from, its content, and its run directory;
+        None in a new run.
+
+    Raises:
+        InputError: a flag makes no sense, the run cannot be resumed, or its directory cannot be written.
+    """
+    settings = with_defaults(args)
+    log_dir = resolve_path(settings.log_dir, default=LOG_DIR)
+    checkpoint = saved = run_dir = None
+    if settings.resume:
+        checkpoint = find_checkpoint(settings.resume, log_dir)
+        saved = read_checkpoint(checkpoint)
+        run_dir = run_dir_of(checkpoint, "--resume")
+        settings = merge_resumed_flags(settings, saved["flags"])
+        complete = (run_dir / "summary.json").exists()
+        if saved["epoch"] > settings.epochs or (saved["epoch"] == settings.epochs and complete):
+            raise InputError(f"the run has already finished epoch {saved['epoch']}: raise --epochs to continue it")
+    check_flags(settings)
+    ensure_writable(run_dir or log_dir, "run to --resume" if run_dir else "--log_dir")
+    settings.log_dir, settings.data_dir = log_dir, resolve_path(settings.data_dir, default=DATA_DIR)
+    settings.checkpoint, settings.saved, settings.run_dir = checkpoint, saved, run_dir
+    return settings
+
+
+def with_defaults(args: argparse.Namespace) -> argparse.Namespace:
+    """`args` with a default for every flag that is missing, and without anything that is no flag."""
     defaults = vars(build_parser().parse_args([]))
     values = {name: value for name, value in vars(args).items() if name in defaults}
     given = vars(args).get("given", {name for name, value in values.items() if value != defaults[name]})
-    args = argparse.Namespace(**{**defaults, **values, "given": frozenset(given)})
-    for name in ("data_dir", "log_dir"):  # a Path in a run's record could not be written
-        setattr(args, name, str(getattr(args, name)))
-    return args
+    return argparse.Namespace(**{**defaults, **values, "given": frozenset(given)})
 
 
-def continued(args: argparse.Namespace, flags: dict) -> argparse.Namespace:
-    """`args` for continuing a run that was started with `flags`: what was not given is taken from the run, but for
-    how to load and to watch.
+def merge_resumed_flags(args: argparse.Namespace, flags: dict) -> argparse.Namespace:
+    """`args` for resuming a run that was started with `flags`, which replace the flags that were not given.
 
     Raises:
-        InputError: a flag that makes the run what it is was given with another value.
+        InputError: a flag in IDENTITY was given with another value than the run's.
     """
     values = vars(args).copy()
-    flags = {**vars(build_parser().parse_args([])), **flags}  # a flag that is newer than the run
+    flags = {**vars(build_parser().parse_args([])), **flags}  # defaults for flags that the run does not know yet
     for name in IDENTITY:
         if name in args.given and values[name] != flags[name]:
             raise InputError(
@@ -144,21 +172,21 @@ def continued(args: argparse.Namespace, flags: dict) -> argparse.Namespace:
     return argparse.Namespace(**values)
 
 
-def given_again(args: argparse.Namespace) -> list[str]:
-    """Flags to repeat where the run is continued: the given ones that do not make the run what it is, which its record
-    may lack, or hold with an older value."""
+def flags_to_repeat(args: argparse.Namespace) -> list[str]:
+    """The given flags that a command to resume this run must repeat: all but those in IDENTITY, which the checkpoint
+    holds."""
     words = []
     for action in build_parser()._actions:
         if action.dest in args.given - {*IDENTITY, "resume", "log_dir"}:
             value = getattr(args, action.dest)
-            if action.nargs == 0:  # a switch, of which there may be another for the opposite
+            if action.nargs == 0:  # a switch; --cuda and --no-cuda share one name
                 words += action.option_strings[:1] if value == action.const else []
             else:
                 words += [action.option_strings[0], str(value)]
     return words
 
 
-def check(args: argparse.Namespace) -> None:
+def check_flags(args: argparse.Namespace) -> None:
     """Raises InputError for the first flag whose value makes no sense."""
     for name, least in (("z_dim", 1), ("batch_size", 1), ("epochs", 1), ("num_nodes", 1), ("num_workers", 0),
                         ("seed", 0)):  # fmt: skip
@@ -167,7 +195,7 @@ def check(args: argparse.Namespace) -> None:
             raise InputError(f"--{name} must be a whole number of at least {least}, not {value}")
     if args.seed >= 2**32:
         raise InputError(f"--seed must be below 2**32, not {args.seed}")
-    if not 0 <= args.lambda_ <= 1:  # which NaN is not either
+    if not 0 <= args.lambda_ <= 1:  # NaN is refused, too
         raise InputError(f"--lambda_ must be a number from 0 to 1, not {args.lambda_}")
     for name in ("ae_lr", "d_lr"):
         value = getattr(args, name)
@@ -175,17 +203,129 @@ def check(args: argparse.Namespace) -> None:
             raise InputError(f"--{name} must be a positive number, not {value}")
     if str(args.devices) != "auto" and (not str(args.devices).isdecimal() or int(args.devices) < 1):
         raise InputError(f"--devices must be 'auto' or a whole number of at least 1, not {args.devices}")
-    for name, choices in (("dataset", DATASETS), ("precision", PRECISIONS), ("strategy", STRATEGIES)):
+    for name, choices in (("encoder", ENCODERS), ("dataset", DATASETS), ("precision", PRECISIONS),
+                          ("strategy", STRATEGIES)):  # fmt: skip
         if (value := getattr(args, name)) not in choices:
             raise InputError(f"--{name} must be one of {', '.join(choices)}, not {value}")
 
 
-def resolve_strategy(args: argparse.Namespace, num_gpus: int) -> str:
-    """Fabric's name for the way in which the processes share their gradients.
+def resolve_strategy(settings: argparse.Namespace, num_gpus: int) -> str:
+    """Fabric's name for the way in which processes share gradients.
 
-    Each step of this training uses one player's parameters alone, and ddp must be told that some can be left out.
+    ddp has to be told that some parameters get no gradient: each step trains one of the two players only.
     """
-    devices = max(1, num_gpus) if args.devices == "auto" else int(args.devices)
-    if args.strategy == "auto" and devices * args.num_nodes == 1:
+    devices = max(1, num_gpus) if settings.devices == "auto" else int(settings.devices)
+    if settings.strategy == "auto" and devices * settings.num_nodes == 1:
         return "auto"
     return "ddp_find_unused_parameters_true"
+
+
+# ------------------------------------------------------------------------------------------------ flags of generate.py
+
+
+def build_generate_parser() -> argparse.ArgumentParser:
+    """The flags of `generate.py`."""
+    parser = Parser(
+        prog="generate.py",
+        description="Draw pictures from a trained adversarial autoencoder.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--checkpoint", default="newest", metavar="RUN",
+                        help="a run directory, a run's name in --log_dir, a checkpoint file, or 'newest'")  # fmt: skip
+    parser.add_argument("--log_dir", default=LOG_DIR,
+                        help="directory of the runs; 'newest' looks into all directories below it")  # fmt: skip
+    parser.add_argument("--output_dir", help="where the pictures go; by default 'generated' in the run directory")
+    parser.add_argument("--pictures", nargs="+", choices=PICTURES,
+                        help="what to draw; by default all, but the manifold only for z_dim 2")  # fmt: skip
+    parser.add_argument("--num_samples", type=int, default=64, help="number of samples")
+    parser.add_argument("--digits", nargs=2, type=int, default=(3, 8), metavar=("A", "B"),
+                        help="interpolate between images of these two digits")  # fmt: skip
+    parser.add_argument("--steps", type=int, default=10, help="images of an interpolation, both ends included")
+    parser.add_argument("--data_dir", help="directory that holds MNIST/raw; by default that of the training")
+    parser.add_argument("--seed", type=int, default=42, help="seed of the samples and of the encoder's noise")
+    return parser
+
+
+def parse_generate_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse and check the command line of `generate.py`."""
+    parser = build_generate_parser()
+    args = parser.parse_args(argv)
+    _exit_if_bad(check_generate_flags, args, parser)
+    return args
+
+
+def check_generate_flags(args: argparse.Namespace) -> None:
+    """Raises InputError for the first flag whose value makes no sense."""
+    if args.num_samples < 1:
+        raise InputError(f"--num_samples must be at least 1, not {args.num_samples}")
+    if not 0 <= args.seed < 2**32:
+        raise InputError(f"--seed must be at least 0 and below 2**32, not {args.seed}")
+    if args.steps < 2:
+        raise InputError(f"--steps must be at least 2, not {args.steps}")
+    if not all(0 <= digit <= 9 for digit in args.digits):
+        raise InputError(f"--digits must be two numbers from 0 to 9, not {args.digits[0]} {args.digits[1]}")
+
+
+# --------------------------------------------------------------------------------------------------------------- paths
+
+
+def resolve_path(path: str | Path, default: str | None = None) -> Path:
+    """Absolute form of `path`. The course's relative `default` starts in this directory, so that a script may be run
+    from anywhere; every other path starts in the current directory."""
+    if default is not None and Path(path) == Path(default):
+        return (HERE / path).resolve()
+    return Path(path).expanduser().resolve()
+
+
+def ensure_writable(directory: Path, flag: str) -> None:
+    """Create a directory. Raises InputError, which names the flag to change, if nothing can be written into it."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise InputError(f"cannot write into {directory} ({error.strerror}): give another {flag}") from error
+
+
+def find_checkpoint(run: str | Path, log_dir: Path) -> Path:
+    """Absolute path of a run's checkpoint.
+
+    Args:
+        run: a run directory, a run's name in `log_dir`, a checkpoint file, or "newest": the checkpoint below `log_dir`
+            that was written last.
+        log_dir: directory that holds the runs.
+
+    Raises:
+        InputError: there is none.
+    """
+    if run == "newest":
+        found = sorted(log_dir.rglob(str(CHECKPOINT)), key=lambda path: path.stat().st_mtime)
+        if not found:
+            raise InputError(f"no run in {log_dir} has a checkpoint yet: train one first, or name a run directory")
+        return found[-1]
+    for place in (Path(run).expanduser(), log_dir / run):
+        if place.is_file():
+            return place.resolve()
+        if (found := place / CHECKPOINT).is_file():
+            return found.resolve()
+    raise InputError(f"{run} is no run with a checkpoint, neither as a path nor in {log_dir}: name a run directory")
+
+
+def run_dir_of(checkpoint: Path, flag: str) -> Path:
+    """The run directory that a checkpoint belongs to.
+
+    Raises:
+        InputError: the checkpoint is not inside a run directory, so that files would be written into an unrelated
+            one; the message names the flag to change.
+    """
+    if checkpoint.parent.name != CHECKPOINT.parent.name:
+        raise InputError(f"{checkpoint} is not in a run directory: give the run directory to {flag}")
+    return checkpoint.parent.parent
+
+
+def _exit_if_bad(check: Callable[[argparse.Namespace], None], args: argparse.Namespace, parser: Parser) -> None:
+    """End the program, with exit code 2, if `check` raises InputError."""
+    try:
+        check(args)
+    except InputError as error:
+        parser.error(str(error))

@@ -1,6 +1,6 @@
-"""MNIST with grey values in [-1, 1], and the small digits inside scikit-learn for machines without a network.
+"""MNIST with grey values in [-1, 1], and the small digits inside scikit-learn, which need no network.
 
-The images are kept as bytes in memory; a batch is one index operation, after which its grey values are scaled.
+The images stay in memory as bytes. A batch is one index operation, followed by the scaling of its grey values.
 """
 
 import argparse
@@ -11,11 +11,12 @@ import tempfile
 from pathlib import Path
 
 import torch
+from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler
 from torchvision import datasets
 
-from inputs import DATA_DIR, InputError, NoDataError, beside
+from inputs import DATA_DIR, InputError, NoDataError, resolve_path
 
 FILE_SIZES = {
     "train-images-idx3-ubyte": 16 + 60_000 * 28 * 28,
@@ -23,7 +24,7 @@ FILE_SIZES = {
     "t10k-images-idx3-ubyte": 16 + 10_000 * 28 * 28,
     "t10k-labels-idx1-ubyte": 8 + 10_000,
 }
-log = logging.getLogger(__name__)
+log = logging.getLogger("part2")
 
 
 class ImageDataset(Dataset):
@@ -46,22 +47,23 @@ class ImageDataset(Dataset):
         return scaled(self.images[index]), self.labels[index]
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        """A whole batch, which DataLoader asks for where a dataset has this method."""
+        """A whole batch; if a dataset has this method, DataLoader calls it."""
         return self[torch.as_tensor(indices)]
 
 
 def scaled(images: Tensor) -> Tensor:
-    """uint8 with values 0 .. 255 as float32 in [-1, 1], by the arithmetic of torchvision's ToTensor and
-    Normalize(0.5, 0.5); images that are floats already, as they are."""
+    """Grey values as float32 in [-1, 1]: uint8 is scaled as by torchvision's ToTensor and Normalize(0.5, 0.5), floats
+    are returned unchanged."""
     return images if images.is_floating_point() else images.float().div_(255).sub_(0.5).div_(0.5)
 
 
 class EpochSampler(Sampler):
-    """Random order that depends on the seed and the epoch alone, so that a resumed run sees the same batches.
+    """Random order that depends only on the seed and the epoch, so that a resumed run sees the same batches. Call
+    `set_epoch` before each epoch.
 
     Args:
         num_images: size of the data set.
-        seed: seed of all orders; call `set_epoch` before each epoch.
+        seed: seed of the order.
     """
 
     def __init__(self, num_images: int, seed: int):
@@ -72,8 +74,8 @@ class EpochSampler(Sampler):
         self.epoch = epoch
 
     def share(self, rank: int, num_ranks: int) -> None:
-        """Leave only every `num_ranks`-th image, beginning with the `rank`-th: one process's part of an epoch. The
-        order goes on from its start until all parts are of equal length, since the processes step together."""
+        """Restrict the sampler to one process's share of an epoch: every `num_ranks`-th image, from the `rank`-th on.
+        The first images are repeated at the end if that is needed to give all processes the same number of steps."""
         self.rank, self.num_ranks = rank, num_ranks
 
     def __len__(self) -> int:
@@ -99,30 +101,30 @@ def mnist(
     seed: int | None = None,
     pin_memory: bool = False,
 ) -> DataLoader:
-    """Loader of MNIST's 60,000 training images in random order; the last batch of an epoch may be smaller.
+    """Loader of MNIST's 60,000 training images in random order. The last batch of an epoch may be smaller.
 
     Args:
-        root: folder that holds (or will hold) `MNIST/raw`; the default lies beside the part folders.
-        batch_size: images a batch.
+        root: directory that holds `MNIST/raw`; the default is `data` beside the part directories.
+        batch_size: images in a batch.
         num_workers: loader processes; 0 is fastest here.
-        download: fetch the files where they are missing.
-        seed: fixes the order of each epoch; None draws it from torch's global generator.
-        pin_memory: make batches in memory from which a CUDA device copies while it computes.
+        download: download the files if they are missing.
+        seed: fixes the order of each epoch; with None, torch's global generator decides.
+        pin_memory: put batches into pinned memory, from which copies to a CUDA device run in the background.
 
     Returns:
         Loader of images, float32 [B, 1, 28, 28] with values in [-1, 1], and labels, long [B] with values 0 .. 9.
 
     Raises:
-        NoDataError: the files are neither there nor reachable.
-        InputError: they are not those of MNIST.
+        NoDataError: the files are missing and cannot be downloaded.
+        InputError: the files are not MNIST's.
     """
-    dataset = _read_mnist(beside(root, DATA_DIR), train=True, download=download)
+    dataset = _read_mnist(resolve_path(root, default=DATA_DIR), train=True, download=download)
     return _shuffled(dataset, batch_size, num_workers, seed, pin_memory)
 
 
 def mnist_test(root: str | Path = "../data", batch_size: int = 1000, download: bool = True) -> DataLoader:
-    """Loader like that of `mnist`, of the 10,000 test images in their order."""
-    dataset = _read_mnist(beside(root, DATA_DIR), train=False, download=download)
+    """Loader of the 10,000 test images in their own order; batches as those of `mnist`."""
+    dataset = _read_mnist(resolve_path(root, default=DATA_DIR), train=False, download=download)
     return DataLoader(dataset, batch_size=batch_size, collate_fn=identity_collate)
 
 
@@ -133,12 +135,8 @@ def digits(
     test_batch_size: int = 1000,
     pin_memory: bool = False,
 ) -> tuple[DataLoader, DataLoader]:
-    """Loaders like those of `mnist` and `mnist_test` for scikit-learn's 1,797 digits, scaled from 8x8 to 28x28 pixels.
-
-    1,500 images are for training, and the last 297 for the test.
-    """
-    from sklearn.datasets import load_digits
-
+    """Training and test loader, as those of `mnist` and `mnist_test`, of scikit-learn's 1,797 digits, enlarged from 8x8
+    to 28x28 pixels: 1,500 images for training, the last 297 for the test."""
     source = load_digits()
     small = torch.as_tensor(source.images, dtype=torch.float32).unsqueeze(1) / 16  # (N, 1, 8, 8) in [0, 1]
     images = torch.nn.functional.interpolate(small, size=(28, 28), mode="bilinear").sub_(0.5).div_(0.5)
@@ -151,7 +149,7 @@ def digits(
 
 
 def load_data(args: argparse.Namespace, pin_memory: bool = False) -> tuple[DataLoader, DataLoader]:
-    """Training and test loader that the flags ask for."""
+    """Training and test loader of the data set that the flags name."""
     if args.dataset == "digits":
         return digits(args.batch_size, args.num_workers, seed=args.seed, pin_memory=pin_memory)
     train = mnist(args.data_dir, args.batch_size, args.num_workers, seed=args.seed, pin_memory=pin_memory)
@@ -159,7 +157,7 @@ def load_data(args: argparse.Namespace, pin_memory: bool = False) -> tuple[DataL
 
 
 def load_test_images(args: argparse.Namespace) -> tuple[Tensor, Tensor]:
-    """All images and labels of the test set that the flags ask for."""
+    """All images and labels of the test set that the flags name."""
     loader = digits()[1] if args.dataset == "digits" else mnist_test(args.data_dir)
     return loader.dataset[:]
 
@@ -175,8 +173,8 @@ def _shuffled(
         collate_fn=identity_collate,
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
-        # Of its own, because a loader draws its workers' seed when it starts them: the noise of the training must not
-        # depend on when that is.
+        # A loader draws its workers' seed when it starts them. With its own generator, it leaves the random state of
+        # the training alone.
         generator=torch.Generator(),
     )
 
@@ -195,7 +193,7 @@ def _read_mnist(root: Path, train: bool, download: bool) -> ImageDataset:
             )
     try:
         source = datasets.MNIST(str(root), train=train)
-    except Exception as error:  # whatever a reader raises on bytes that are not MNIST's
+    except Exception as error:  # torchvision raises many types on bytes that are not MNIST's
         raise InputError(
             f"the files in {raw} are not MNIST's ({type(error).__name__}): delete them to download them again"
         ) from error
@@ -209,10 +207,10 @@ def _read_mnist(root: Path, train: bool, download: bool) -> ImageDataset:
 
 
 def _download_mnist(root: Path) -> None:
-    """Download beside the target and move file by file: what lies in place is whole, also after an interruption."""
+    """Download into a temporary directory, then move file by file, so that no incomplete file is ever in place."""
     raw = root / "MNIST" / "raw"
     log.info("downloading MNIST to %s", raw)
-    new_folders = [folder for folder in (raw, *raw.parents) if not folder.exists()]  # from the inside out
+    new_folders = [folder for folder in (raw, *raw.parents) if not folder.exists()]  # innermost first
     try:
         raw.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root) as folder:
@@ -224,13 +222,13 @@ def _download_mnist(root: Path) -> None:
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise NoDataError(_where_to_put(raw, f"the download failed: {reason}")) from error
     finally:
-        with contextlib.suppress(OSError):  # a folder with files in it stays
+        with contextlib.suppress(OSError):  # a folder that holds files stays
             for folder in new_folders:
                 folder.rmdir()
 
 
 def _where_to_put(raw: Path, reason: str) -> str:
     return (
-        f"MNIST is not in {raw} ({reason}): put {', '.join(FILE_SIZES)} there, or give the folder above MNIST/raw "
+        f"MNIST is not in {raw} ({reason}): put {', '.join(FILE_SIZES)} there, or give the directory above MNIST/raw "
         "with --data_dir"
     )

@@ -1,4 +1,7 @@
-"""The networks of the adversarial autoencoder (Makhzani et al., 2015) and the losses of its two players."""
+"""The networks of the adversarial autoencoder (Makhzani et al., 2015) and the losses of its two players.
+
+`ConvEncoder` is the assignment's. The paper's other two posteriors q(z|x) are `GaussianEncoder` and `UniversalEncoder`.
+"""
 
 import math
 
@@ -11,17 +14,18 @@ MEAN_PIXEL = 2 * 0.1307 - 1  # of MNIST, in [-1, 1]
 
 
 class ConvEncoder(nn.Module):
-    """Deterministic encoder: maps an image to its latent code.
+    """Deterministic encoder: maps an image to its code.
 
     Args:
         z_dim: dimensions of the latent space.
+        num_input_channels: channels of the image, and of the noise that enters with it.
     """
 
-    def __init__(self, z_dim: int):
+    def __init__(self, z_dim: int, num_input_channels: int = 1):
         super().__init__()
         c = NUM_FILTERS
         self.net = nn.Sequential(
-            nn.Conv2d(1, c, kernel_size=3, padding=1, stride=2),  # 28x28 -> 14x14
+            nn.Conv2d(num_input_channels, c, kernel_size=3, padding=1, stride=2),  # 28x28 -> 14x14
             nn.GELU(),
             nn.Conv2d(c, c, kernel_size=3, padding=1),
             nn.GELU(),
@@ -47,16 +51,77 @@ class ConvEncoder(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return next(self.parameters()).device
 
 
-class ConvDecoder(nn.Module):
-    """Maps a latent code to an image; the mirror of the encoder.
+class GaussianEncoder(ConvEncoder):
+    """Gaussian posterior q(z|x) = N(mean(x), diag(std(x)^2)); every call draws new codes.
 
-    Its images begin at MNIST's mean grey value, by the bias of the last layer. Without that, the first steps push all
-    pixels towards black; with some seeds this goes on until nearly all of them are close to -1, where the tanh passes
-    hardly any gradient on (`report/initialisation.py` counts such seeds).
+    Args:
+        z_dim: dimensions of the latent space.
+    """
+
+    def __init__(self, z_dim: int):
+        super().__init__(2 * z_dim)  # mean and log std of each dimension
+
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        Args:
+            x: images, float [B, 1, 28, 28] with values in [-1, 1].
+
+        Returns:
+            mean and log std, each [B, z_dim], any real numbers.
+        """
+        mean, log_std = super().forward(x).chunk(2, dim=1)
+        return mean, log_std
+
+    def forward(self, x: Tensor) -> Tensor:
+        """One draw from the posterior of each image, reparameterised so that gradients reach mean and log std:
+
+            z = mean + std * eps,  eps ~ N(0, I)
+
+        Args:
+            x: images, float [B, 1, 28, 28] with values in [-1, 1].
+
+        Returns:
+            codes [B, z_dim].
+        """
+        mean, log_std = self.posterior(x)
+        return mean + log_std.exp() * torch.randn_like(mean)
+
+
+class UniversalEncoder(ConvEncoder):
+    """Universal approximator of the posterior: the code z = f(x, η) depends on the image and on noise η ~ N(0, I).
+
+    The noise is a second input channel. The network can turn it into any distribution, so that q(z|x) need not be
+    Gaussian; every call draws new codes.
+
+    Args:
+        z_dim: dimensions of the latent space.
+    """
+
+    def __init__(self, z_dim: int):
+        super().__init__(z_dim, num_input_channels=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """One draw from the posterior of each image.
+
+        Args:
+            x: images, float [B, 1, 28, 28] with values in [-1, 1].
+
+        Returns:
+            codes [B, z_dim], any real numbers.
+        """
+        noise = torch.randn_like(x)
+        return super().forward(torch.cat([x, noise], dim=1))  # (B, 2, 28, 28) -> (B, z_dim)
+
+
+ENCODERS = {"deterministic": ConvEncoder, "gaussian": GaussianEncoder, "universal": UniversalEncoder}
+
+
+class ConvDecoder(nn.Module):
+    """Maps a code to an image; its layers mirror those of the encoder.
 
     Args:
         z_dim: dimensions of the latent space.
@@ -78,7 +143,7 @@ class ConvDecoder(nn.Module):
             nn.ConvTranspose2d(c, 1, kernel_size=3, padding=1, stride=2, output_padding=1),  # 14x14 -> 28x28
             nn.Tanh(),
         )
-        nn.init.constant_(self.net[-2].bias, math.atanh(MEAN_PIXEL))
+        start_at_mean_grey(self.net[-2])
 
     def forward(self, z: Tensor) -> Tensor:
         """
@@ -93,12 +158,21 @@ class ConvDecoder(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return next(self.parameters()).device
 
 
+def start_at_mean_grey(layer: nn.ConvTranspose2d) -> None:
+    """Set the bias before the final tanh so that a new decoder's images have MNIST's mean grey value.
+
+    With PyTorch's own bias, the first steps push all pixels towards black. With some seeds they go on until nearly all
+    pixels are close to -1, where the gradient of the tanh vanishes (`report/initialisation.py` counts such seeds).
+    """
+    nn.init.constant_(layer.bias, math.atanh(MEAN_PIXEL))
+
+
 class Discriminator(nn.Module):
-    """Tells codes drawn from the prior ("real") from those of the encoder ("fake").
+    """Tells draws from the prior ("real") from codes of the encoder ("fake").
 
     Args:
         z_dim: dimensions of the latent space.
@@ -126,23 +200,31 @@ class Discriminator(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return next(self.parameters()).device
 
 
 class AdversarialAE(nn.Module):
-    """Autoencoder whose codes are made to follow the prior N(0, I) by playing against a discriminator.
+    """Autoencoder whose codes are trained, against a discriminator, to follow the prior N(0, I).
 
     Args:
         z_dim: dimensions of the latent space.
+        encoder: "deterministic", "gaussian" or "universal": the posterior q(z|x).
     """
 
-    def __init__(self, z_dim: int = 8):
+    def __init__(self, z_dim: int = 8, encoder: str = "deterministic"):
         super().__init__()
+        if encoder not in ENCODERS:
+            raise ValueError(f"encoder must be one of {', '.join(ENCODERS)}, not {encoder}")
         self.z_dim = z_dim
-        self.encoder = ConvEncoder(z_dim)
+        self.encoder = ENCODERS[encoder](z_dim)
         self.decoder = ConvDecoder(z_dim)
         self.discriminator = Discriminator(z_dim)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return self.encoder.device
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """
@@ -150,7 +232,7 @@ class AdversarialAE(nn.Module):
             x: images, float [B, 1, 28, 28] with values in [-1, 1].
 
         Returns:
-            reconstructions of the same shape and range, and codes [B, z_dim].
+            reconstructions of the same shape and range, and the codes [B, z_dim] that they were decoded from.
         """
         z = self.encoder(x)
         return self.decoder(z), z
@@ -158,13 +240,13 @@ class AdversarialAE(nn.Module):
     def get_loss_autoencoder(
         self, x: Tensor, recon_x: Tensor, z_fake: Tensor, lambda_: float = 1
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss of encoder and decoder (eq. 15 of the assignment, with the generator's loss in its form that does not
-        saturate, -log D(E(x)), as in Goodfellow et al., 2014):
+        """Loss of encoder and decoder: equation 15 of the assignment, where the generator loss has the form
+        -log D(E(x)), which does not saturate (Goodfellow et al., 2014):
 
             λ · MSE(x, R(E(x))) + (1 - λ) · BCE(D(E(x)), real)
 
-        Gradients reach the encoder and the decoder, never the discriminator. A term of weight zero is computed for
-        the log alone: 0 times the gradient of something that is not finite would still spoil the weights.
+        Gradients reach the encoder and the decoder, never the discriminator. A term of weight zero is computed only
+        for the log: it is left out of the sum, since 0 times an infinite gradient would spoil the weights.
 
         Args:
             x: images, float [B, 1, 28, 28] with values in [-1, 1].
@@ -173,8 +255,8 @@ class AdversarialAE(nn.Module):
             lambda_: λ in [0, 1].
 
         Returns:
-            The loss, a scalar, and a dictionary with its parts, detached: `gen_loss` (mean over the batch, log 2 where
-            the discriminator cannot tell), `recon_loss` (mean over batch and pixels), `ae_loss`.
+            The loss, a scalar, and a dictionary of detached scalars: `gen_loss` (mean over the batch; log 2 if the
+            discriminator cannot tell codes from draws), `recon_loss` (mean over batch and pixels), `ae_loss`.
 
         Raises:
             ValueError: λ is outside [0, 1].
@@ -182,9 +264,9 @@ class AdversarialAE(nn.Module):
         if not 0 <= lambda_ <= 1:
             raise ValueError(f"lambda_ must lie in [0, 1], not {lambda_}")
         with torch.set_grad_enabled(torch.is_grad_enabled() and lambda_ > 0):
-            recon_loss = F.mse_loss(_wide(recon_x), _wide(x))
+            recon_loss = F.mse_loss(_at_least_float32(recon_x), _at_least_float32(x))
         with torch.set_grad_enabled(torch.is_grad_enabled() and lambda_ < 1):
-            logits = self._judge_with_frozen_weights(z_fake)  # (B, 1)
+            logits = self._discriminate_with_frozen_weights(z_fake)  # (B, 1)
             gen_loss = F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
         if lambda_ == 1:
             ae_loss = recon_loss
@@ -196,7 +278,8 @@ class AdversarialAE(nn.Module):
         return ae_loss, {name: value.detach() for name, value in parts.items()}
 
     def get_loss_discriminator(self, z_fake: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss of the discriminator, which is to call as many draws from the prior N(0, I) real as codes fake:
+        """Loss of the discriminator, which should call draws from the prior N(0, I) real and codes fake. There are as
+        many draws as codes:
 
             1/2 (BCE(D(z), real) + BCE(D(z_fake), fake)),  z ~ N(0, I)
 
@@ -204,13 +287,14 @@ class AdversarialAE(nn.Module):
             z_fake: codes of the encoder [B, z_dim]; no gradient reaches them.
 
         Returns:
-            The loss, a scalar, log 2 where the discriminator cannot tell, and a dictionary, detached: `disc_loss`, its
-            terms `loss_real` and `loss_fake`, and `accuracy`, the share in [0, 1] of the 2B codes that were judged
-            right.
+            The loss, a scalar, and a dictionary of detached scalars: `disc_loss` (log 2 if the discriminator cannot
+            tell codes from draws), its terms `loss_real` and `loss_fake`, and `accuracy`, the share in [0, 1] of the
+            2B codes and draws that were told right.
         """
         z_fake = z_fake.detach()
-        real = _wide(self.discriminator(torch.randn_like(z_fake)))  # (B, 1)
-        fake = _wide(self.discriminator(z_fake))  # (B, 1)
+        z_real = torch.randn_like(z_fake)
+        real = _at_least_float32(self.discriminator(z_real))  # (B, 1)
+        fake = _at_least_float32(self.discriminator(z_fake))  # (B, 1)
         loss_real = F.binary_cross_entropy_with_logits(real, torch.ones_like(real))
         loss_fake = F.binary_cross_entropy_with_logits(fake, torch.zeros_like(fake))
         disc_loss = 0.5 * (loss_real + loss_fake)
@@ -226,14 +310,15 @@ class AdversarialAE(nn.Module):
             images [batch_size, 1, 28, 28] with values in [-1, 1].
         """
         weight = self.decoder.linear[0].weight
-        return self.decoder(torch.randn(batch_size, self.z_dim, device=weight.device, dtype=weight.dtype))
+        z = torch.randn(batch_size, self.z_dim, device=weight.device, dtype=weight.dtype)
+        return self.decoder(z)
 
-    def _judge_with_frozen_weights(self, z: Tensor) -> Tensor:
-        """Logits [B, 1] whose gradient reaches the codes and not the discriminator's parameters."""
+    def _discriminate_with_frozen_weights(self, z: Tensor) -> Tensor:
+        """Logits [B, 1] whose gradient reaches the codes but not the discriminator's weights."""
         weights = {name: weight.detach() for name, weight in self.discriminator.named_parameters()}
-        return _wide(torch.func.functional_call(self.discriminator, weights, (z,)))
+        return _at_least_float32(torch.func.functional_call(self.discriminator, weights, (z,)))
 
 
-def _wide(x: Tensor) -> Tensor:
-    """At least float32: a mean over the pixels of a batch has too many terms for fewer bits."""
+def _at_least_float32(x: Tensor) -> Tensor:
+    """x in float32 or wider: 16 bits are too few for a mean over all pixels of a batch."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,6 +1,6 @@
-"""Pictures of an autoencoder: grids of images, the curves of its training, and its latent plane.
+"""Pictures of an autoencoder: grids of images, training curves, and the latent plane.
 
-Images are in [-1, 1] here, as the networks have them; grids are in [0, 1], as files need them.
+Images have values in [-1, 1], as in the networks; grids have values in [0, 1], as in image files.
 """
 
 import math
@@ -12,16 +12,21 @@ from scipy.stats import norm
 from torch import Tensor, nn
 from torchvision.utils import make_grid
 
-# Ten colours that stay apart for colour-blind readers as far as ten can, in the order of the digits.
+# One colour for each digit, chosen to differ for colour-blind readers, too.
 DIGIT_COLOURS = (
     "#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499", "#777777",
 )  # fmt: skip
 
 
 def sample_grid(images: Tensor, nrow: int = 8) -> Tensor:
-    """Images with values in [-1, 1], [B, 1, H, W], as one picture [3, H', W'] in [0, 1] on the CPU.
+    """Images in a grid. The grey value is x / 2 + 0.5, so that pictures can be compared.
 
-    The grey value is x / 2 + 0.5 for every image alike, so that pictures can be compared.
+    Args:
+        images: float [B, 1, H, W] with values in [-1, 1].
+        nrow: images in a row.
+
+    Returns:
+        A picture [3, H', W'] in [0, 1], on the CPU.
     """
     return make_grid(images.detach().float().cpu() / 2 + 0.5, nrow=nrow, pad_value=0.5)
 
@@ -38,7 +43,7 @@ def reconstruction_grid(model, images: Tensor, nrow: int = 10) -> Tensor:
     Args:
         model: has `encoder` and `decoder`.
         images: float [N, 1, H, W] with values in [-1, 1].
-        nrow: pictures in a row; more images take further pairs of rows.
+        nrow: images in a row; further images start a new pair of rows.
 
     Returns:
         A picture [3, H', W'] in [0, 1].
@@ -55,15 +60,15 @@ def reconstruction_grid(model, images: Tensor, nrow: int = 10) -> Tensor:
 def interpolation_grid(
     model, images: Tensor, labels: Tensor, digits: tuple[int, int], steps: int = 10, rows: int = 8
 ) -> Tensor:
-    """What is decoded along straight lines between the codes of two digits; row i joins the i-th image of each.
+    """Decoded points on straight lines between codes of two digits. Row i connects the i-th images of both digits.
 
     Args:
         model: has `encoder` and `decoder`.
         images: float [N, 1, H, W] with values in [-1, 1].
         labels: long [N].
         digits: the digits at the left and at the right end.
-        steps: pictures of a row, both ends included.
-        rows: pairs of images, fewer where there are not so many.
+        steps: points on a line, both ends included.
+        rows: number of lines; fewer if a digit has fewer images.
 
     Returns:
         A picture [3, H', W'] in [0, 1].
@@ -78,14 +83,14 @@ def interpolation_grid(
 
 @torch.no_grad()
 def manifold_grid(decoder: nn.Module, grid_size: int = 20) -> Tensor:
-    """The images that a decoder with two latent dimensions makes over the plane.
+    """Decoded points of a latent plane.
 
-    Both axes run through the percentiles (i + 0.5) / grid_size, i = 0 .. grid_size - 1, of N(0, 1), so that every
-    picture stands for the same share of the prior. z_1 grows from left to right, z_2 from top to bottom.
+    The points on both axes are the percentiles (i + 0.5) / grid_size of N(0, 1), i = 0 .. grid_size - 1, so that each
+    image stands for the same probability under the prior. z_1 grows from left to right, z_2 from top to bottom.
 
     Args:
         decoder: maps z [B, 2] to images [B, 1, H, W] in [-1, 1] and has a property `device`.
-        grid_size: pictures on each axis.
+        grid_size: points on each axis.
 
     Returns:
         A picture [3, H', W'] in [0, 1].
@@ -98,10 +103,10 @@ def manifold_grid(decoder: nn.Module, grid_size: int = 20) -> Tensor:
 
 
 def plot_curves(rows: list[dict[str, float]]) -> Figure:
-    """The game over the epochs: reconstruction, losses of generator and discriminator, accuracy, distance to the prior.
+    """Curves over the epochs: reconstruction, losses of both players, accuracy, distance of the codes to the prior.
 
     Args:
-        rows: one dictionary an epoch, as in `metrics.csv`.
+        rows: one dictionary for each epoch, as in `metrics.csv`.
     """
     panels = {
         "reconstruction [mean squared error]": [("train_recon_loss", "training"), ("test_recon_loss", "test")],
@@ -127,7 +132,7 @@ def plot_curves(rows: list[dict[str, float]]) -> Figure:
         if "distance" in title:
             axes.set_yscale("log")
             bottom, top = axes.get_ylim()
-            axes.set_ylim(top=top * (top / bottom) ** 0.45)  # room for the legend above all curves
+            axes.set_ylim(top=top * (top / bottom) ** 0.45)  # room for the legend
         elif "error" in title:
             axes.set_ylim(bottom=0)
         axes.set(title=title, xlabel="epoch")
@@ -138,7 +143,7 @@ def plot_curves(rows: list[dict[str, float]]) -> Figure:
 
 
 def plot_codes(codes: Tensor, labels: Tensor) -> Figure:
-    """Codes in a latent plane coloured by digit, with the axes directed as in the manifold's picture.
+    """Codes in a latent plane, coloured by digit; the axes point in the same directions as in `manifold_grid`.
 
     Args:
         codes: float [N, 2].

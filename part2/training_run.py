@@ -1,39 +1,140 @@
-"""The state of a training: model, optimizers and loaders, and the record that it keeps in its folder."""
+"""A training's set-up (devices, data, model, optimizers) and what it leaves in its run directory."""
 
 import argparse
 import contextlib
+import ctypes
 import logging
-import math
+import os
+import platform
 import shutil
+import sys
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from lightning_fabric import Fabric
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 from torchvision.utils import save_image
 from tqdm import tqdm
 
 import run_folder
-from evaluation import distances_to_prior, encode, kolmogorov_smirnov
+from evaluation import distances_to_prior, encode, evaluating, kolmogorov_smirnov
+from inputs import CHECKPOINT, InputError, NoDataError, resolve_strategy
+from mnist import load_data
 from models import AdversarialAE
-from pictures import manifold_grid, one_of_each_digit, plot_codes, plot_curves
+from pictures import manifold_grid, plot_codes, plot_curves
 from utils import TensorBoardLogger
 
-PROJECTED = 1000  # test images in TensorBoard's projector: all 10,000 take 0.7 GB to write, and a browser long to draw
-log = logging.getLogger(__name__)
-LAYOUT = {
+PROJECTED = 1000  # test images in TensorBoard's projector; all 10,000 would take 0.7 GB and load slowly
+LAYOUT = {  # TensorBoard's "Custom scalars": both players' losses in one chart
     "adversarial game": {
         "losses": ["Multiline", ["generator/gen_loss", "discriminator/loss_real", "discriminator/loss_fake"]],
         "accuracy": ["Multiline", ["discriminator/accuracy"]],
         "reconstruction": ["Multiline", ["generator/recon_loss"]],
     }
 }
+log = logging.getLogger("part2")  # the logger of all modules of this part
+
+
+# -------------------------------------------------------------------------------------------------------------- set-up
+
+
+class StdoutHandler(logging.Handler):
+    """Prints messages to `sys.stdout` as it is at that moment; a notebook or a test replaces it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), flush=True)
+
+
+to_stdout = StdoutHandler()
+
+
+def log_to_stdout() -> None:
+    """Print progress messages to stdout, unless the application has configured logging."""
+    log.removeHandler(to_stdout)  # of an earlier call: the application may have configured logging since then
+    log.setLevel(logging.NOTSET)
+    if not log.hasHandlers():
+        log.addHandler(to_stdout)
+        log.setLevel(logging.INFO)
+
+
+def configure_cpu() -> None:
+    """Two settings that make training steps on a CPU faster. Call it before any tensor is computed, since PyTorch's
+    threads copy the first setting when they start.
+
+    - Numbers below 1e-38 (denormals) become zero: processors are slow with them, and they occur in gradients through a
+      saturated tanh and in Adam's moments.
+    - glibc keeps freed memory: otherwise it returns the memory of activations to the system, which has to clear it
+      again in every step.
+    """
+    torch.set_flush_denormal(True)
+    if platform.libc_ver()[0] == "glibc":
+        M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
+        libc = ctypes.CDLL(None)
+        if not libc.mallopt(M_MMAP_THRESHOLD, 1 << 30):
+            libc.mallopt(M_MMAP_THRESHOLD, 1 << 25)  # the maximum before glibc 2.35
+        for parameter, value in ((M_TRIM_THRESHOLD, (1 << 31) - 1), (M_TOP_PAD, 1 << 28)):
+            libc.mallopt(parameter, value)
+
+
+def start_fabric(settings: argparse.Namespace) -> Fabric:
+    """Start Fabric on the devices and in the number format of the settings; it starts the other processes, if any.
+
+    Raises:
+        InputError: the devices, the strategy or the number format are not available on this machine.
+    """
+    for name in ("lightning_fabric", "lightning.fabric", "lightning_utilities"):  # hints about unused hardware
+        logging.getLogger(name).setLevel(logging.WARNING)
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    num_gpus = 0 if settings.no_cuda else torch.cuda.device_count()
+    available = num_gpus or os.cpu_count()
+    if settings.devices != "auto" and int(settings.devices) > available:
+        raise InputError(f"--devices is {settings.devices}, but this machine has {available}: give at most so many")
+    try:
+        fabric = Fabric(
+            accelerator="cpu" if settings.no_cuda else "auto",
+            devices=settings.devices if settings.devices == "auto" else int(settings.devices),
+            num_nodes=settings.num_nodes,
+            strategy=resolve_strategy(settings, num_gpus),
+            precision=settings.precision,
+        )
+    except (MisconfigurationException, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"--devices, --num_nodes, --strategy or --precision cannot be used here: {reason}") from error
+    if not settings.no_cuda and "no_cuda" in settings.given and fabric.device.type == "cpu":
+        raise InputError("--cuda: PyTorch finds no GPU here: leave the flag out to train on the CPU")
+    if settings.precision == "64-true" and fabric.device.type == "mps":
+        raise InputError("--precision 64-true needs float64, which Apple's GPUs do not have: give --no-cuda")
+    fabric.launch()
+    return fabric
+
+
+def make_loaders(settings: argparse.Namespace, fabric: Fabric) -> tuple[DataLoader, DataLoader]:
+    """Training loader, with this process's share of each epoch, and test loader. The first process downloads MNIST
+    before the others look for it.
+
+    Raises:
+        InputError: there are no data, or they cannot be read.
+    """
+    failed = None
+    with fabric.rank_zero_first():
+        try:
+            train_loader, test_loader = load_data(settings, pin_memory=fabric.device.type == "cuda")
+        except Exception as error:  # raised below, since the other processes wait until this one leaves the block
+            failed = error
+    if isinstance(failed, NoDataError):
+        raise NoDataError(f"{failed}, or train on the built-in digits with --dataset digits") from failed
+    if failed:
+        raise failed
+    train_loader.sampler.share(fabric.global_rank, fabric.world_size)
+    return train_loader, test_loader
 
 
 def make_optimizers(model: AdversarialAE, ae_lr: float, d_lr: float) -> tuple[torch.optim.Adam, torch.optim.SGD]:
-    """Adam for encoder and decoder, with the beta1 of adversarial games, and plain SGD for the discriminator."""
+    """Adam for encoder and decoder, with the beta1 that is usual in adversarial training, and plain SGD for the
+    discriminator."""
     autoencoder = [*model.encoder.parameters(), *model.decoder.parameters()]
     return (
         torch.optim.Adam(autoencoder, lr=ae_lr, betas=(0.5, 0.999), fused=True),
@@ -41,177 +142,208 @@ def make_optimizers(model: AdversarialAE, ae_lr: float, d_lr: float) -> tuple[to
     )
 
 
-class TrainingRun:
-    """What a training works on and what it leaves. Only the first of several processes writes.
+class TrainingState:
+    """All that training steps change: model, optimizers and loggers.
 
     Args:
-        args: the run's flags.
+        settings: of the run.
         fabric: launched.
-        folder: the run's folder.
-        train_loader: has an `EpochSampler`.
-        test_loader: images in a fixed order.
-        saved: checkpoint to go on from.
+        writer: TensorBoard writer; None on processes that do not write.
 
     Attributes:
-        epoch: finished epochs.
-        model: the `AdversarialAE`; `wrapped_model` is what Fabric made of it, whose losses all processes share.
-        pictures: one test image of each digit, [10, 1, 28, 28], the same in every run.
+        model: the `AdversarialAE`.
+        wrapped_model: the model within Fabric, which averages gradients over the processes.
     """
 
-    def __init__(
-        self,
-        args: argparse.Namespace,
-        fabric: Fabric,
-        folder: Path,
-        train_loader: DataLoader,
-        test_loader: DataLoader,
-        saved: dict | None = None,
-    ):
-        self.args, self.fabric, self.folder = args, fabric, folder
-        self.train_loader, self.test_loader = train_loader, test_loader
-        self.epoch, self.rows, self.seconds = 0, [], []
-        train_loader.sampler.share(fabric.global_rank, fabric.world_size)
-        self.steps_per_epoch = len(train_loader)
-        self.pictures = one_of_each_digit(*test_loader.dataset[:])
-
-        fabric.seed_everything(args.seed, workers=False, verbose=False)
-        self.model = AdversarialAE(args.z_dim).to(memory_format=torch.channels_last)
+    def __init__(self, settings: argparse.Namespace, fabric: Fabric, writer: SummaryWriter | None):
+        fabric.seed_everything(settings.seed, workers=False, verbose=False)
+        self.model = AdversarialAE(settings.z_dim, settings.encoder).to(memory_format=torch.channels_last)
         self.wrapped_model, self.optimizer_ae, self.optimizer_disc = fabric.setup(
-            self.model, *make_optimizers(self.model, args.ae_lr, args.d_lr)
+            self.model, *make_optimizers(self.model, settings.ae_lr, settings.d_lr)
         )
         for method in ("get_loss_autoencoder", "get_loss_discriminator"):
-            # Several processes average gradients of what goes through the wrapper alone, and both steps begin here.
+            # Fabric averages only the gradients of calls that go through the wrapper.
             self.wrapped_model.mark_forward_method(method)
+        self.logger_ae = TensorBoardLogger(writer, name="generator")
+        self.logger_disc = TensorBoardLogger(writer, name="discriminator")
+        self._precision = fabric.strategy.precision  # keeps the scale of the loss in 16-mixed
+        if settings.saved:
+            self._restore(settings.saved)
 
-        self.writer = None
-        if fabric.is_global_zero:
-            # What an interrupted epoch has written is written again; TensorBoard then shows the newer values alone.
-            purge_step = saved["logger_ae"]["global_step"] + 1 if saved else None
-            self.writer = SummaryWriter(str(folder), purge_step=purge_step)
-            self.writer.add_custom_scalars(LAYOUT)
-        self.logger_ae = TensorBoardLogger(self.writer, name="generator")
-        self.logger_disc = TensorBoardLogger(self.writer, name="discriminator")
-        if saved:
-            self._restore(saved)
-        if fabric.is_global_zero:
-            (folder / "summary.json").unlink(missing_ok=True)  # of a complete run that is continued
-            run_folder.write_json(folder / "hparams.json", run_folder.flags_of(args))
-            count = "" if fabric.world_size == 1 else f"{fabric.world_size} x "
-            log.info("%s parameters; on %s; run folder: %s", f"{sum(p.numel() for p in self.model.parameters()):,}",
-                     count + run_folder.device_name(fabric.device), folder)  # fmt: skip
+    def state_dict(self) -> dict:
+        return {
+            "state_dict": self.model.state_dict(),
+            "optimizer_ae": self.optimizer_ae.state_dict(),
+            "optimizer_disc": self.optimizer_disc.state_dict(),
+            "precision": self._precision.state_dict(),
+            "logger_ae": self.logger_ae.state_dict(),
+            "logger_disc": self.logger_disc.state_dict(),
+        }
 
     def _restore(self, saved: dict) -> None:
-        self.model.load_state_dict(saved["state_dict"])  # in the precision of the run by now
+        self.model.load_state_dict(saved["state_dict"])  # after fabric.setup, which sets the number format
         self.optimizer_ae.load_state_dict(saved["optimizer_ae"])
         self.optimizer_disc.load_state_dict(saved["optimizer_disc"])
-        if saved["precision"]:  # a run in another precision has no scale of the loss to go on with
-            self.fabric.strategy.precision.load_state_dict(saved["precision"])
+        if saved["precision"]:  # empty, unless the run was trained in 16-mixed
+            self._precision.load_state_dict(saved["precision"])
         self.logger_ae.load_state_dict(saved["logger_ae"])
         self.logger_disc.load_state_dict(saved["logger_disc"])
-        self.epoch, self.rows, self.seconds = saved["epoch"], list(saved["rows"]), list(saved["seconds"])
 
-    @contextlib.contextmanager
-    def batches(self, epoch: int):
-        """The batches of an epoch, with a bar on a terminal.
 
-        Their order and the noise of the epoch depend on the seed and the epoch alone, so that a resumed run draws what
-        an uninterrupted one does; each process has noise of its own.
+# ----------------------------------------------------------------------------------------------------- during training
+
+
+@contextlib.contextmanager
+def epoch_batches(loader: DataLoader, settings: argparse.Namespace, fabric: Fabric, epoch: int):
+    """The batches of an epoch, with a progress bar on a terminal.
+
+    Their order, and the random numbers of the epoch, depend only on the seed and the epoch, so that a resumed run
+    draws the same ones as an uninterrupted run. Each process has its own random numbers.
+    """
+    loader.sampler.set_epoch(epoch - 1)
+    torch.manual_seed((settings.seed * 1_000_003 + epoch) * 1_009 + fabric.global_rank)
+    hidden = not (fabric.is_global_zero and show_progress(settings.progress_bar))
+    name = f"epoch {epoch}/{settings.epochs}"
+    with tqdm(loader, desc=name, disable=hidden, leave=False, mininterval=0.5) as bar:
+        yield bar
+
+
+def show_progress(asked: bool) -> bool:
+    """Whether to show a progress bar: if the user asked for it, or on a terminal, but not in the log file of a job."""
+    return asked or sys.stdout.isatty()
+
+
+def score_test_images(model: AdversarialAE, loader: DataLoader, fabric: Fabric) -> dict[str, float]:
+    """`recon_loss` of the test images and the distances of their codes from the prior. The first process computes
+    them, all processes get them."""
+    scores = None
+    if fabric.is_global_zero:
+        with evaluating(model):
+            codes, _, recon_loss = encode(model, loader)
+        scores = {"recon_loss": recon_loss, **distances_to_prior(codes)}
+    return fabric.broadcast(scores)
+
+
+class RunRecord:
+    """The record of a run in its directory: flags, metrics of each epoch, checkpoint, TensorBoard events. Only the
+    first of several processes writes.
+
+    Args:
+        settings: of the run.
+        fabric: launched.
+
+    Attributes:
+        run_dir: the run directory.
+        writer: TensorBoard writer; None on processes that do not write.
+        rows: metrics of each finished epoch.
+        seconds: duration of each finished epoch.
+    """
+
+    def __init__(self, settings: argparse.Namespace, fabric: Fabric):
+        self.settings, self.fabric = settings, fabric
+        saved, run_dir = settings.saved, settings.run_dir
+        if fabric.is_global_zero:
+            run_dir = run_dir or run_folder.new_run(settings.log_dir)
+        self.run_dir: Path = fabric.broadcast(run_dir)
+        self.rows, self.seconds = (list(saved["rows"]), list(saved["seconds"])) if saved else ([], [])
+        self.writer = None
+        if fabric.is_global_zero:
+            # TensorBoard ignores what an interrupted epoch wrote after the last checkpoint; it is written again.
+            purge_step = saved["logger_ae"]["global_step"] + 1 if saved else None
+            self.writer = SummaryWriter(str(self.run_dir), purge_step=purge_step)
+            self.writer.add_custom_scalars(LAYOUT)
+
+    @property
+    def epoch(self) -> int:
+        """Number of finished epochs."""
+        return len(self.rows)
+
+    def begin(self, state: TrainingState) -> None:
+        """Write `hparams.json`; from now on the run is incomplete."""
+        if not self.fabric.is_global_zero:
+            return
+        (self.run_dir / "summary.json").unlink(missing_ok=True)
+        run_folder.write_json(self.run_dir / "hparams.json", run_folder.recorded_flags(self.settings))
+        count = "" if self.fabric.world_size == 1 else f"{self.fabric.world_size} x "
+        log.info("%s parameters; on %s; run directory: %s", f"{sum(p.numel() for p in state.model.parameters()):,}",
+                 count + run_folder.device_name(self.fabric.device), self.run_dir)  # fmt: skip
+
+    def add_epoch(self, state: TrainingState, means: dict, scores: dict, seconds: float) -> None:
+        """Record a finished epoch: its row in `metrics.csv`, its scalars, the checkpoint, and a line of progress.
+
+        Args:
+            state: after the epoch.
+            means: the training losses of this process, means over the epoch.
+            scores: of the test images.
+            seconds: duration of the epoch.
         """
-        self.train_loader.sampler.set_epoch(epoch - 1)
-        torch.manual_seed((self.args.seed * 1_000_003 + epoch) * 1_009 + self.fabric.global_rank)
-        hidden = not (self.fabric.is_global_zero and run_folder.wants_bar(self.args.progress_bar))
-        name = f"epoch {epoch}/{self.args.epochs}"
-        with tqdm(self.train_loader, desc=name, disable=hidden, leave=False, mininterval=0.5) as bar:
-            yield bar
-
-    def evaluate(self, epoch: int, means: dict[str, float]) -> bool:
-        """Make the row of an epoch from the training's means and the test set; returns whether the test loss is
-        finite, the same on all processes."""
         if self.fabric.world_size > 1:
             means = {name: float(mean) for name, mean in self.fabric.all_reduce(means).items()}
-        test = None
-        if self.fabric.is_global_zero:
-            codes, _, recon_loss = self._encode_test_images()
-            test = {"recon_loss": recon_loss, **distances_to_prior(codes)}
-        test = self.fabric.broadcast(test)
-        self.row = {
-            "epoch": epoch,
-            "step": self.logger_ae.global_step,
-            **{f"train_{name}": mean for name, mean in means.items()},
-            **{f"test_{name}": value for name, value in test.items()},
-        }
-        return math.isfinite(test["recon_loss"])
-
-    def keep(self, seconds: float) -> None:
-        """Finish an epoch: write its row and the checkpoint."""
-        self.epoch = self.row["epoch"]
-        self.rows.append(self.row)
+        row = {"epoch": self.epoch + 1, "step": state.logger_ae.global_step}
+        row |= {f"train_{name}": mean for name, mean in means.items()}
+        row |= {f"test_{name}": score for name, score in scores.items()}
+        self.rows.append(row)
         self.seconds.append(seconds)
         if not self.fabric.is_global_zero:
             return
-        for name, value in self.row.items():
-            if name.startswith("test_"):
-                self.writer.add_scalar(name.replace("_", "/", 1), value, self.epoch)
+        for name, score in scores.items():
+            self.writer.add_scalar(f"test/{name}", score, self.epoch)
         self.writer.add_scalar("epoch_seconds", seconds, self.epoch)
         self.writer.flush()
-        run_folder.write_metrics(self.folder / "metrics.csv", self.rows)
+        run_folder.write_metrics(self.run_dir / "metrics.csv", self.rows)
         checkpoint = {
-            "state_dict": self.model.state_dict(),
-            "hyper_parameters": {"z_dim": self.args.z_dim},
-            "optimizer_ae": self.optimizer_ae.state_dict(),
-            "optimizer_disc": self.optimizer_disc.state_dict(),
-            "precision": self.fabric.strategy.precision.state_dict(),
-            "logger_ae": self.logger_ae.state_dict(),
-            "logger_disc": self.logger_disc.state_dict(),
+            **state.state_dict(),
+            "hyper_parameters": {"z_dim": self.settings.z_dim, "encoder": self.settings.encoder},
             "epoch": self.epoch,
             "rows": self.rows,
             "seconds": self.seconds,
-            "flags": run_folder.flags_of(self.args),
+            "flags": run_folder.recorded_flags(self.settings),
         }
-        run_folder.write_checkpoint(self.folder / run_folder.CHECKPOINT, checkpoint)
+        run_folder.write_checkpoint(self.run_dir / CHECKPOINT, checkpoint)
         log.info("epoch %d/%d: reconstruction %.4f (test %.4f), accuracy of the discriminator %.2f, %.1f s, "
-                 "about %s left", self.epoch, self.args.epochs, self.row["train_recon_loss"],
-                 self.row["test_recon_loss"], self.row["train_accuracy"], seconds,
-                 run_folder.time_left(self.seconds, self.args.epochs))  # fmt: skip
-
-    def finish(self) -> dict:
-        """What a run leaves beside its metrics: curves, codes for the projector, and last of all summary.json."""
-        if not self.fabric.is_global_zero:
-            return {}
-        codes, labels, _ = self._encode_test_images()
-        pixels = self.test_loader.dataset[:PROJECTED][0] / 2 + 0.5
-        # With fewer dimensions the projector draws nothing.
-        points = F.pad(codes[:PROJECTED], (0, max(0, 3 - self.args.z_dim)))
-        shutil.rmtree(self.folder / f"{self.epoch:05}", ignore_errors=True)  # the projector's, where this is repeated
-        self.writer.add_embedding(points, labels[:PROJECTED].tolist(), pixels, global_step=self.epoch, tag="codes")
-        figures = {"curves": plot_curves(self.rows)}
-        if self.args.z_dim == 2:
-            figures["codes"] = plot_codes(codes, labels)
-            manifold = manifold_grid(self.model.decoder)
-            save_image(manifold, self.folder / "manifold.png")
-            self.writer.add_image("manifold", manifold, global_step=self.epoch)
-        for name, figure in figures.items():
-            figure.savefig(self.folder / f"{name}.png", dpi=150)
-            self.writer.add_figure(name, figure, global_step=self.epoch)
-        results = {name: value for name, value in self.rows[-1].items() if name not in ("epoch", "step")}
-        results["test_ks"] = kolmogorov_smirnov(codes).tolist()
-        machine = {"device": run_folder.device_name(self.fabric.device), "num_devices": self.fabric.world_size}
-        run_folder.write_summary(self.folder, self.args, self.rows, self.seconds, results, machine)
-        log.info("test: reconstruction %.4f, Kolmogorov-Smirnov distance to the prior %.3f",
-                 results["test_recon_loss"], results["test_ks_mean"])  # fmt: skip
-        log.info("pictures and numbers are in %s", self.folder)
-        return results
+                 "about %s left", self.epoch, self.settings.epochs, row["train_recon_loss"], row["test_recon_loss"],
+                 row["train_accuracy"], seconds,
+                 run_folder.time_left(self.seconds, self.settings.epochs))  # fmt: skip
 
     def close(self) -> None:
-        """Write what TensorBoard has not written yet."""
+        """Write the events that TensorBoard still holds."""
         if self.writer:
             self.writer.close()
 
-    def _encode_test_images(self):
-        """Codes, labels and reconstruction error of the test set."""
-        was_training = self.model.training
-        self.model.eval()
-        try:
-            return encode(self.model, self.test_loader)
-        finally:
-            self.model.train(was_training)
+
+# ------------------------------------------------------------------------------------------------------ after training
+
+
+def write_results(record: RunRecord, state: TrainingState, test_loader: DataLoader) -> dict:
+    """Write what a finished run leaves beside its metrics: curves, codes, the latent plane, and last `summary.json`.
+
+    Returns:
+        The last epoch's training losses and test scores, and the Kolmogorov-Smirnov distance of each dimension; empty
+        on processes other than the first.
+    """
+    if not record.fabric.is_global_zero:
+        return {}
+    settings, writer, run_dir, epoch = record.settings, record.writer, record.run_dir, record.epoch
+    with evaluating(state.model):
+        codes, labels, _ = encode(state.model, test_loader)
+    pixels = test_loader.dataset[:PROJECTED][0] / 2 + 0.5
+    points = F.pad(codes[:PROJECTED], (0, max(0, 3 - settings.z_dim)))  # the projector needs three dimensions
+    shutil.rmtree(run_dir / f"{epoch:05}", ignore_errors=True)  # the projector's files of an earlier evaluation
+    writer.add_embedding(points, labels[:PROJECTED].tolist(), pixels, global_step=epoch, tag="codes")
+    figures = {"curves": plot_curves(record.rows)}
+    if settings.z_dim == 2:
+        figures["codes"] = plot_codes(codes, labels)
+        manifold = manifold_grid(state.model.decoder)
+        save_image(manifold, run_dir / "manifold.png")
+        writer.add_image("manifold", manifold, global_step=epoch)
+    for name, figure in figures.items():
+        figure.savefig(run_dir / f"{name}.png", dpi=150)
+        writer.add_figure(name, figure, global_step=epoch)
+    results = {name: value for name, value in record.rows[-1].items() if name not in ("epoch", "step")}
+    results["test_ks"] = kolmogorov_smirnov(codes).tolist()
+    machine = {"device": run_folder.device_name(record.fabric.device), "num_devices": record.fabric.world_size}
+    run_folder.write_summary(run_dir, settings, record.rows, record.seconds, results, machine)
+    log.info("test: reconstruction %.4f, Kolmogorov-Smirnov distance to the prior %.3f",
+             results["test_recon_loss"], results["test_ks_mean"])  # fmt: skip
+    log.info("pictures and numbers are in %s", run_dir)
+    return results

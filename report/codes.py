@@ -97,10 +97,11 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, or 2 after one sentence about what cannot be used."""
     args = build_parser().parse_args(argv)
+    from evaluation import evaluating
     from generate import check_data_dir
-    from inputs import InputError, make_writable
+    from inputs import InputError, ensure_writable, find_checkpoint, run_dir_of
     from mnist import load_test_images
-    from run_folder import find_checkpoint, load_aae, run_of, write_json, write_whole
+    from run_folder import atomic_write, load_aae, write_json
 
     begin = time.perf_counter()
     try:
@@ -108,17 +109,17 @@ def main(argv: list[str] | None = None) -> int:
         model, checkpoint = load_aae(path)
         flags = {**checkpoint["flags"], **({"data_dir": args.data_dir} if args.data_dir else {})}
         check_data_dir(args, checkpoint["flags"], needed=True)
-        folder = args.output_dir or run_of(path, "--checkpoint, or a place for the results to --output_dir")
+        folder = args.output_dir or run_dir_of(path, "--checkpoint, or a place for the results to --output_dir")
         images, labels = load_test_images(argparse.Namespace(**flags))
-        make_writable(folder, "--output_dir")
+        ensure_writable(folder, "--output_dir")
     except InputError as error:
         print(f"codes.py: error: {error}", file=sys.stderr)
         return 2
-    with torch.no_grad():
-        codes = torch.cat([model(piece)[1] for piece in images.split(1000)])  # (N, D), drawn where the encoder draws
+    with evaluating(model):  # an encoder that is not deterministic gives one draw from q(z|x) for each image
+        codes = torch.cat([model.encoder(piece) for piece in images.split(1000)])  # (N, D)
     draws = torch.randn(codes.shape, generator=torch.Generator().manual_seed(args.seed))
     if model.z_dim == 2:
-        write_whole(folder / "codes.csv", lambda file: file.write(table(codes[:SHOWN], labels[:SHOWN])))
+        atomic_write(folder / "codes.csv", lambda file: file.write(table(codes[:SHOWN], labels[:SHOWN])))
         print(folder / "codes.csv")
     result = {
         "z_dim": model.z_dim,

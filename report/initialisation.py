@@ -82,7 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, or 2 after one sentence about what cannot be used."""
     args = build_parser().parse_args(argv)
-    from inputs import InputError, make_writable
+    from inputs import InputError, ensure_writable
     from inputs import build_parser as training_flags
     from mnist import mnist, mnist_test
     from run_folder import device_name, write_json
@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> int:
         for flag in ("steps", "seeds"):
             if getattr(args, flag) < 1:
                 raise InputError(f"--{flag} must be at least 1, not {getattr(args, flag)}")
-        make_writable(args.output_dir, "--output_dir")
+        ensure_writable(args.output_dir, "--output_dir")
         flags = training_flags().parse_args([])
         images = next(iter(mnist_test(args.data_dir, batch_size=1000)))[0]
         loader = mnist(args.data_dir, flags.batch_size, num_workers=0, seed=0)

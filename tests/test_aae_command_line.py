@@ -27,18 +27,36 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
-def test_help_answers_without_importing_torch(repository):
-    code = (
-        "import sys; sys.path.insert(0, 'part2')\n"
-        "import train\n"
-        "assert train.train_aae and train.generate_and_save and train.save_reconstruction and train.main\n"
-        "try: train.cli(['--help'])\n"
-        "except SystemExit: pass\n"
-        "assert 'torch' not in sys.modules\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True)
+@pytest.mark.parametrize("script", ["train", "generate"])
+@pytest.mark.parametrize("how", ["{0}.py", "-P part2/{0}.py", "-m part2.{0}"])
+def test_help_answers_without_importing_torch(repository, script, how):
+    """In each way to start a script; from within its folder, and from the repository."""
+    folder = repository / "part2" if how == "{0}.py" else repository
+    argv = [sys.executable, "-X", "importtime", *how.format(script).split(), "--help"]
+    done = subprocess.run(argv, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "--lambda_" in done.stdout
+    assert {"train": "--lambda_", "generate": "--num_samples"}[script] in done.stdout
+    assert "inputs" in imported(done.stderr) and "torch" not in imported(done.stderr)
+
+
+def imported(report: str) -> set[str]:
+    """Names of the modules in the report of `-X importtime`."""
+    return {line.split("|")[-1].strip() for line in report.splitlines() if line.startswith("import time:")}
+
+
+@pytest.mark.parametrize(("script", "flag"), [("train", "--z_dim"), ("generate", "--num_samples")])
+def test_a_value_that_makes_no_sense_is_refused_without_importing_torch(repository, script, flag):
+    argv = [sys.executable, "-X", "importtime", str(repository / "part2" / f"{script}.py"), flag, "0"]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert done.returncode == 2
+    (error,) = (line for line in done.stderr.splitlines() if not line.startswith("import time:"))
+    assert error.startswith(f"{script}.py: error: {flag} must be ")
+    assert "torch" not in imported(done.stderr)
+
+
+def test_the_course_s_functions_can_be_imported(part2):
+    for name in ("train_aae", "generate_and_save", "save_reconstruction", "main"):
+        assert callable(getattr(part2.train, name))
 
 
 def test_two_devices_do_what_one_does_with_batches_of_twice_the_size(repository, tmp_path):

@@ -141,7 +141,8 @@ def test_loaders_leave_the_random_numbers_alone(part2):
 @pytest.mark.own
 def test_the_default_folder_lies_beside_the_part(part2, repository, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    beside = part2.inputs.beside
-    assert beside("../data", "../data/") == beside("../data/", "../data/") == repository / "data"
-    assert beside("AAE_logs", "AAE_logs/") == repository / "part2" / "AAE_logs"
-    assert beside("elsewhere", "AAE_logs/") == tmp_path / "elsewhere"
+    resolve_path = part2.inputs.resolve_path
+    for data_dir in ("../data", "../data/"):
+        assert resolve_path(data_dir, default="../data/") == repository / "data"
+    assert resolve_path("AAE_logs", default="AAE_logs/") == repository / "part2" / "AAE_logs"
+    assert resolve_path("elsewhere", default="AAE_logs/") == resolve_path("elsewhere") == tmp_path / "elsewhere"

@@ -19,9 +19,8 @@ def _tiny_digits(part2, tiny_digits):
 
 
 @pytest.fixture
-def fails(part2, capsys, monkeypatch):
+def fails(part2, capsys):
     """Runs the command line and returns its one line of error."""
-    monkeypatch.setattr("logging.basicConfig", lambda **kwargs: None)
 
     def run(*argv: str) -> str:
         try:
@@ -41,7 +40,7 @@ def one_epoch(_parts, tiny_digits, tmp_path_factory) -> Path:
     """Folder of a run of one epoch, which stays as it is."""
     log_dir = tmp_path_factory.mktemp("one_epoch")
     with _parts["part2"].imported() as part2, tiny_digits(part2):
-        part2.train.main(part2.inputs.parse([*SMALL, "--log_dir", str(log_dir)]))
+        part2.train.main(part2.inputs.parse_args([*SMALL, "--log_dir", str(log_dir)]))
     return log_dir / "version_0"
 
 
@@ -100,7 +99,7 @@ def test_no_mnist_and_no_network(part2, fails, tmp_path, monkeypatch):
     monkeypatch.setattr(part2.mnist.datasets, "MNIST", unreachable)
     error = fails("--data_dir", str(tmp_path / "data"), "--log_dir", str(tmp_path / "logs"))
     where = str(tmp_path / "data" / "MNIST" / "raw")
-    for part in (where, "train-images-idx3-ubyte", "the folder above MNIST/raw with --data_dir", "--dataset digits"):
+    for part in (where, "train-images-idx3-ubyte", "the directory above MNIST/raw with --data_dir", "--dataset digits"):
         assert part in error
     assert not (tmp_path / "data").exists(), "no empty folders are left"
     assert not list((tmp_path / "logs").iterdir()), "no run was begun"
@@ -155,7 +154,7 @@ def test_an_interrupted_download_leaves_nothing_half_done(part2, tmp_path, monke
 
 @pytest.mark.parametrize("run", ["newest", "version_7", "/nowhere/at/all"])
 def test_no_run_to_resume(fails, tmp_path, run):
-    assert "name a run's folder" in fails(*SMALL, "--log_dir", str(tmp_path), "--resume", run)
+    assert "name a run directory" in fails(*SMALL, "--log_dir", str(tmp_path), "--resume", run)
 
 
 def test_a_truncated_checkpoint(fails, finished):
@@ -205,7 +204,7 @@ def test_a_checkpoint_outside_a_run_s_folder(fails, part2, finished, tmp_path, c
     file = shutil.copy(finished / "checkpoints" / "model_checkpoint.pt", tmp_path / "downloads")
     before = sorted(tmp_path.rglob("*"))
     error = fails("--resume", str(file), "--epochs", "2", "--log_dir", str(finished.parent))
-    assert f"{file} is not in a run's folder: give the folder of the run to --resume" in error
+    assert f"{file} is not in a run directory: give the run directory to --resume" in error
     assert part2.generate.main(["--checkpoint", str(file)]) == 2
     assert "or a place for the pictures to --output_dir" in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before
@@ -216,12 +215,12 @@ def test_fewer_epochs_than_the_run_has(fails, finished):
     checkpoint = torch.load(file, weights_only=True)
     torch.save({**checkpoint, "epoch": 3}, file)
     error = fails("--log_dir", str(finished.parent), "--resume", "--epochs", "2")
-    assert "done up to epoch 3: raise --epochs" in error
+    assert "has already finished epoch 3: raise --epochs" in error
 
 
 def test_a_complete_run_keeps_its_summary(fails, finished):
     before = (finished / "summary.json").read_text()
-    assert "done up to epoch 1: raise --epochs" in fails("--log_dir", str(finished.parent), "--resume")
+    assert "has already finished epoch 1: raise --epochs" in fails("--log_dir", str(finished.parent), "--resume")
     assert (finished / "summary.json").read_text() == before
 
 

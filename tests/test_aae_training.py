@@ -1,6 +1,8 @@
 """A real training of part 2 through `main`, what it leaves, that it can be repeated, and that it can be resumed."""
 
+import contextlib
 import json
+import logging
 import math
 from argparse import Namespace
 from pathlib import Path
@@ -172,7 +174,7 @@ def test_the_course_s_flags_and_defaults(part2):
         "epochs": 100, "seed": 42, "log_dir": "AAE_logs/", "no_cuda": False, "num_workers": 0,
     }  # fmt: skip
     assert {name: getattr(args, name) for name in course} == course
-    args = part2.inputs.completed(Namespace(z_dim=5, device=torch.device("cpu")))
+    args = part2.inputs.with_defaults(Namespace(z_dim=5, device=torch.device("cpu")))
     assert (args.z_dim, args.d_lr, args.given) == (5, 5e-3, {"z_dim"})
     assert "device" not in args, "what is no flag does not get into the run's record"
 
@@ -248,8 +250,7 @@ def test_an_epoch_counts_as_saved_when_its_checkpoint_is(part2, tmp_path, monkey
     assert len(rows_of(tmp_path / "version_0")) == call
 
 
-def test_what_was_not_given_is_taken_from_the_resumed_run(part2, tmp_path, monkeypatch):
-    monkeypatch.setattr("logging.basicConfig", lambda **kwargs: None)
+def test_what_was_not_given_is_taken_from_the_resumed_run(part2, tmp_path):
     part2.train.main(flags(tmp_path / "deeper", epochs=1))
     assert part2.train.cli(["--log_dir", str(tmp_path), "--resume", "--epochs", "2"]) == 0
     assert [row["epoch"] for row in rows_of(tmp_path / "deeper" / "version_0")] == ["1", "2"]
@@ -276,34 +277,9 @@ def test_every_run_has_its_own_folder(part2, tmp_path):
     assert new_run(tmp_path).name == "version_11"
 
 
-def test_which_epochs_have_pictures(part2, monkeypatch):
+def test_which_epochs_have_pictures(part2):
     """Before the training, after the first epoch, after every fifth, and after the last."""
-    drawn = []
-
-    class Run:
-        epoch, args, steps_per_epoch = 0, Namespace(epochs=12, lambda_=1), 1
-        fabric = Namespace(is_global_zero=True, backward=None)
-        model = wrapped_model = writer = pictures = logger_ae = logger_disc = optimizer_ae = optimizer_disc = None
-
-        def batches(self, epoch):
-            import contextlib
-
-            return contextlib.nullcontext([])
-
-        def evaluate(self, epoch, means):
-            return True
-
-        def keep(self, seconds):
-            self.epoch += 1
-
-        def finish(self):
-            return {}
-
-    monkeypatch.setattr(part2.train, "train_aae", lambda *args, **kwargs: {})
-    monkeypatch.setattr(part2.train, "generate_and_save", lambda model, epoch, writer: drawn.append(epoch))
-    monkeypatch.setattr(part2.train, "save_reconstruction", lambda model, epoch, writer, data: None)
-    part2.train._train(Run())
-    assert drawn == [0, 1, 5, 10, 12]
+    assert [epoch for epoch in range(13) if part2.train.has_pictures(epoch, last_epoch=12)] == [0, 1, 5, 10, 12]
 
 
 def test_log_2_is_where_nobody_can_tell(part2):
@@ -313,6 +289,41 @@ def test_log_2_is_where_nobody_can_tell(part2):
     figure = part2.pictures.plot_curves(rows)
     lines = [line.get_ydata()[0] for axes in figure.axes for line in axes.get_lines() if line.get_linestyle() == "--"]
     assert lines == pytest.approx([math.log(2), 0.5])
+
+
+@contextlib.contextmanager
+def logging_as_in_a_notebook(part2):
+    """While this holds, nothing is configured, not even by pytest."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    root.handlers = []
+    root.setLevel(logging.WARNING)
+    try:
+        yield root
+    finally:
+        root.handlers = handlers
+        root.setLevel(level)
+        part2.training_run.log_to_stdout()  # finds pytest's handlers again
+
+
+def test_progress_is_printed_where_logging_is_not_configured(part2, tmp_path, capsys):
+    with logging_as_in_a_notebook(part2):
+        part2.train.main(flags(tmp_path))
+    out = capsys.readouterr().out
+    assert [line[:10] for line in out.splitlines() if line.startswith("epoch")] == ["epoch 1/2:", "epoch 2/2:"]
+    assert f"pictures and numbers are in {tmp_path / 'version_0'}" in out
+
+
+def test_logging_that_is_configured_stays_as_it_is(part2):
+    log = logging.getLogger("part2")
+    with logging_as_in_a_notebook(part2) as root:
+        part2.training_run.log_to_stdout()
+        assert len(log.handlers) == 1 and log.level == logging.INFO
+        handler = logging.NullHandler()
+        root.addHandler(handler)
+        part2.training_run.log_to_stdout()
+        assert root.handlers == [handler] and root.level == logging.WARNING
+        assert not log.handlers and log.level == logging.NOTSET
 
 
 def test_each_epoch_says_how_long_the_rest_will_take(part2, tmp_path, caplog):

@@ -10,7 +10,6 @@ import sys
 import tempfile
 import time
 from argparse import Namespace
-from pathlib import Path
 
 import contest
 
@@ -22,42 +21,45 @@ STEPS_PER_EPOCH = 938
 
 def ours(args) -> contest.Turn:
     """What `part2/train.py` sets up."""
-    import run_folder
+    import training_run
 
-    run_folder.prepare_processor()
+    training_run.configure_cpu()
     import torch
 
     import limits
-    from inputs import completed
-    from mnist import load_data
-    from train import start_fabric, train_aae
-    from training_run import TrainingRun
+    from inputs import resolve_settings
+    from train import train_aae
 
-    flags = completed(Namespace(data_dir=args.data_dir, epochs=1, progress_bar=False, **COURSE))
-    fabric = start_fabric(flags)
+    log_dir = tempfile.TemporaryDirectory()
+    flags = Namespace(data_dir=args.data_dir, log_dir=log_dir.name, epochs=1, progress_bar=False, **COURSE)
+    settings = resolve_settings(flags, read_checkpoint=None)
+    fabric = training_run.start_fabric(settings)
 
     def turn(seed: int, steps: int) -> dict:
-        flags.seed = seed
-        with tempfile.TemporaryDirectory() as folder:
-            run = TrainingRun(flags, fabric, Path(folder), *load_data(flags, pin_memory=fabric.device.type == "cuda"))
-            limits.synchronize()
-            start = time.perf_counter()
-            with run.batches(1) as batches:
-                means = train_aae(1, run.wrapped_model, itertools.islice(batches, steps or None), run.logger_ae,
-                                  run.logger_disc, run.optimizer_ae, run.optimizer_disc, flags.lambda_,
-                                  backward=fabric.backward)  # fmt: skip
-            limits.synchronize()
-            seconds = time.perf_counter() - start
-            run.evaluate(1, means)
-            run.close()
+        settings.seed = seed
+        train_loader, test_loader = training_run.make_loaders(settings, fabric)
+        record = training_run.RunRecord(settings, fabric)
+        state = training_run.TrainingState(settings, fabric, record.writer)
+        limits.synchronize()
+        start = time.perf_counter()
+        with training_run.epoch_batches(train_loader, settings, fabric, epoch=1) as batches:
+            train_aae(1, state.wrapped_model, itertools.islice(batches, steps or None), state.logger_ae,
+                      state.logger_disc, state.optimizer_ae, state.optimizer_disc, settings.lambda_,
+                      backward=fabric.backward)  # fmt: skip
+        limits.synchronize()
+        seconds = time.perf_counter() - start
+        loss = training_run.score_test_images(state.model, test_loader, fabric)["recon_loss"]
+        record.close()
         if not seed:
             x = torch.rand(BATCH_SIZE, 1, 28, 28, device=fabric.device)
-            turn.counted = limits.count(lambda: step_of(run.model, x))
-        return {"seconds": seconds, "loss": run.row["test_recon_loss"], "counted": turn.counted}
+            turn.counted = limits.count(lambda: step_of(state.model, x))
+        return {"seconds": seconds, "loss": loss, "counted": turn.counted}
+
+    turn.log_dir = log_dir  # removed at the end of the process
 
     def step_of(model, x) -> None:
         recon_x, z = model(x)
-        model.get_loss_autoencoder(x, recon_x, z, flags.lambda_)[0].backward()
+        model.get_loss_autoencoder(x, recon_x, z, settings.lambda_)[0].backward()
         model.get_loss_discriminator(z)[0].backward()
 
     return turn
