@@ -3,7 +3,7 @@
 import argparse
 import csv
 import logging
-import sys
+import math
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -13,10 +13,10 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.core.saving import save_hparams_to_yaml
 
-import run_folder
-from inputs import HERE, given_again
+from inputs import NotFiniteError
+from run_folder import atomic_write, devices_of, recorded_flags
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("part3")
 
 RULE = "-" * 80
 
@@ -42,7 +42,9 @@ class GenerateCallback(pl.Callback):
 
     def on_train_batch_end(self, trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx: int) -> None:
         if trainer.global_step % self.every_n_steps == 0:
-            pl_module.check_finite(batch)  # nothing can be drawn from probabilities that are NaN
+            for callback in trainer.callbacks:
+                if isinstance(callback, StopAtNonFiniteLoss):  # nothing can be drawn from probabilities that are NaN
+                    callback.check(trainer, pl_module, batch)
             self.sample_and_save(trainer, pl_module)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -61,6 +63,65 @@ class GenerateCallback(pl.Callback):
         folder = Path(trainer.logger.log_dir, "texts")
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"step_{step}.txt").write_text(f"\n{RULE}\n".join(texts) + "\n", encoding="utf-8")
+
+
+class StopAtNonFiniteLoss(pl.Callback):
+    """Ends a training, in all processes together, once a training or validation loss is NaN or infinite.
+
+    Losses stay on the device. They are checked every EVERY_N_STEPS steps, at the end of a round and before sample
+    texts are drawn, since each check waits for the device.
+
+    Raises:
+        NotFiniteError: the message names the first bad step.
+    """
+
+    EVERY_N_STEPS = 50
+
+    def __init__(self):
+        self.steps: list[int] = []  # since the last check
+        self.losses: list[torch.Tensor] = []
+
+    def on_before_backward(self, trainer: pl.Trainer, pl_module, loss: torch.Tensor) -> None:
+        self._add(trainer.global_step + 1, loss)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module, outputs, batch, batch_idx: int) -> None:
+        if trainer.global_step % self.EVERY_N_STEPS == 0 or trainer.is_last_batch:
+            self.check(trainer, pl_module)
+
+    def check(self, trainer: pl.Trainer, pl_module, batch=None) -> None:
+        """Raise NotFiniteError if the loss of a step since the last check is not finite, or if that of the next step
+        would not be on the given batch. To be called in all processes."""
+        if batch is not None:
+            was_training = pl_module.model.training
+            with torch.no_grad():
+                pl_module.model.eval()
+                self._add(trainer.global_step + 1, pl_module.loss_and_hits(batch)[0])
+                pl_module.model.train(was_training)
+        if not self.losses:
+            return
+        losses = torch.stack(self.losses)
+        steps = torch.tensor(self.steps, dtype=torch.float32, device=losses.device)  # exact up to 2**24
+        first = torch.where(losses.isfinite(), torch.inf, steps).min()
+        first = trainer.strategy.reduce(first, reduce_op="min").item()
+        self.steps.clear()
+        self.losses.clear()
+        if first != torch.inf:
+            raise self._error(trainer, "loss", int(first))
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module) -> None:
+        if not math.isfinite(pl_module.results["val_loss"]):
+            raise self._error(trainer, "validation loss", trainer.global_step)
+
+    def _add(self, step: int, loss: torch.Tensor) -> None:
+        self.steps.append(step)
+        self.losses.append(loss.detach())
+
+    def _error(self, trainer: pl.Trainer, loss: str, step: int) -> NotFiniteError:
+        kept = getattr(trainer.checkpoint_callback, "kept_steps", 0)
+        state = f"the checkpoint after step {kept} is kept" if kept else "there is no checkpoint yet"
+        return NotFiniteError(
+            f"the {loss} is not finite at step {step}: lower --learning_rate or raise --precision; {state}"
+        )
 
 
 class SeedEveryRound(pl.Callback):
@@ -120,13 +181,13 @@ class RunRecord(pl.Callback):
         num_steps: of the whole training.
         tokens_per_step: that all processes together train on.
         text_sha256: of the text.
+        quiet: report no validations, since a progress bar shows them.
     """
 
-    def __init__(self, args: argparse.Namespace, num_steps: int, tokens_per_step: int, text_sha256: str):
-        self.args, self.text_sha256 = args, text_sha256
-        self.flags = {name: value for name, value in vars(args).items() if name not in ("given", "resume")}
-        self.flags["betas"] = list(args.betas)
-        self.quiet = run_folder.wants_bar(args.progress_bar)
+    def __init__(
+        self, args: argparse.Namespace, num_steps: int, tokens_per_step: int, text_sha256: str, quiet: bool = False
+    ):
+        self.flags, self.text_sha256, self.quiet = recorded_flags(args), text_sha256, quiet
         self.num_steps, self.tokens_per_step = num_steps, tokens_per_step
         self.rows: list[dict[str, float]] = []
 
@@ -141,7 +202,7 @@ class RunRecord(pl.Callback):
             {"loss in nats": {"training and validation": ["Multiline", ["train_loss", "val_loss"]]}}
         )
         log.info("%s parameters; %d steps; on %s; run folder: %s",
-                 f"{sum(p.numel() for p in pl_module.parameters()):,}", self.num_steps, run_folder.devices_of(trainer),
+                 f"{sum(p.numel() for p in pl_module.parameters()):,}", self.num_steps, devices_of(trainer),
                  folder)  # fmt: skip
 
     def on_train_epoch_start(self, trainer, pl_module) -> None:
@@ -157,7 +218,7 @@ class RunRecord(pl.Callback):
             return
         trainer.logger.experiment.add_scalar("tokens_per_second", speed, step)
         trainer.logger.experiment.flush()
-        run_folder.write_whole(Path(trainer.logger.log_dir, "metrics.csv"), self._csv)
+        atomic_write(Path(trainer.logger.log_dir, "metrics.csv"), self._csv)
         if not self.quiet:
             log.info("step %d/%d: train %.4f, val %.4f nats (%.3f bits per character), %.0f s, %.0f tokens/s, "
                      "about %s left", step, self.num_steps, row["train_loss"], row["val_loss"], row["val_bpc"],
@@ -167,19 +228,6 @@ class RunRecord(pl.Callback):
         """Estimate for the rest of the training after this step, from the latest speed."""
         tokens = (self.num_steps - step) * self.tokens_per_step
         return timedelta(seconds=round(tokens / self.rows[-1]["tokens_per_second"]))
-
-    def on_exception(self, trainer: pl.Trainer, pl_module, exception: BaseException) -> None:
-        if isinstance(exception, KeyboardInterrupt | SystemExit) and trainer.is_global_zero:
-            self.say_how_to_go_on(trainer)
-
-    def say_how_to_go_on(self, trainer: pl.Trainer) -> None:
-        """What to tell someone who interrupted the run: how much of it is kept, and the command that goes on there."""
-        run = Path(trainer.logger.log_dir).resolve()
-        kept = trainer.checkpoint_callback.kept_steps
-        command = [sys.executable, str(HERE / "train.py"), "--resume", str(run), "--log_dir", str(run.parents[1]),
-                   *given_again(self.args)]  # fmt: skip
-        way_on = f"continue with {run_folder.command_line(command)}" if kept else "there is no checkpoint yet"
-        log.info("\ninterrupted at step %d; %d steps are kept; %s", trainer.global_step, kept, way_on)
 
     def _csv(self, file) -> None:
         writer = csv.DictWriter(file, fieldnames=list(self.rows[0]), lineterminator="\n")

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from inputs import InputError
+from run_folder import atomic_write
 from vocabulary import Characters, Vocabulary
 
 TINY_SHAKESPEARE = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
@@ -29,7 +30,7 @@ GUTENBERG = re.compile(
     r"(?:^End of (?:The )?Project Gutenberg[^\n]*\s*)?^\*\*\* ?END OF TH(?:E|IS) PROJECT GUTENBERG EBOOK",
     re.DOTALL | re.MULTILINE | re.IGNORECASE,
 )
-log = logging.getLogger(__name__)
+log = logging.getLogger("part3")
 
 
 class TextDataset(Dataset):
@@ -241,11 +242,9 @@ def tiny_shakespeare(path: Path, url: str = TINY_SHAKESPEARE) -> Path:
     if not _is_tiny_shakespeare(content):
         raise InputError(f"what came from {url} is not the text that goes by this name: try again later, or put the "
                          f"file at {path}")  # fmt: skip
-    from run_folder import write_whole  # with Lightning, which takes seconds
-
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, lambda file: file.write(content), mode="wb")
+        atomic_write(path, lambda file: file.write(content), mode="wb")
     except OSError as error:
         raise InputError(f"cannot write {path} ({error.strerror}): give another --data_dir") from error
     return path

@@ -1,35 +1,36 @@
-"""Write a trained GPT as transformers does, which can load it then: `python export.py --help` lists the flags."""
+"""Write a trained GPT in the format of transformers: `python export.py --help` lists the flags."""
 
-import argparse
 import sys
 from pathlib import Path
 
-from inputs import LOG_DIR, InputError, Parser, beside, make_writable
+if __name__ == "__main__":  # flags first, since importing PyTorch takes seconds
+    sys.path.insert(0, str(Path(__file__).resolve().parent))  # for `python -m part3.export` and `python -P`
+    from generate_inputs import build_export_parser
+
+    ARGS = build_export_parser().parse_args()
+
+import argparse
+
+from generate_inputs import build_export_parser
+from inputs import LOG_DIR, InputError, ensure_writable, find_checkpoint, resolve_path
+from pretrained import save
+from run_folder import load_gpt
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="export.py",
-        description="Write a trained GPT as config.json, model.safetensors and its tokenizer, for transformers.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--checkpoint", default="newest", metavar="RUN",
-                        help="a run's folder or name, a checkpoint, or 'newest'")  # fmt: skip
-    parser.add_argument("--log_dir", default=LOG_DIR, help="folder of all runs, where 'newest' and names are looked up")
-    parser.add_argument("--output_dir", required=True, help="where the files go", default=argparse.SUPPRESS)
-    return parser
+def main(argv: list[str] | argparse.Namespace | None = None) -> int:
+    """Run the command line.
 
+    Args:
+        argv: its words, or the parsed flags; None: those of this process.
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, or 2 after one sentence about what cannot be used."""
-    args = build_parser().parse_args(argv)
+    Returns:
+        The exit code: 0; 2 after one sentence about input that cannot be used.
+    """
+    args = argv if isinstance(argv, argparse.Namespace) else build_export_parser().parse_args(argv)
     try:
-        from pretrained import save
-        from run_folder import find_checkpoint, load_gpt
-
-        model, vocabulary, _ = load_gpt(find_checkpoint(args.checkpoint, beside(args.log_dir, LOG_DIR), "best"))
+        model, vocabulary, _ = load_gpt(find_checkpoint(args.checkpoint, resolve_path(args.log_dir, LOG_DIR), "best"))
         folder = Path(args.output_dir).expanduser()
-        make_writable(folder, "--output_dir")
+        ensure_writable(folder, "--output_dir")
         save(model, folder, vocabulary)
     except InputError as error:
         print(f"export.py: error: {error}", file=sys.stderr)
@@ -39,4 +40,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(ARGS))

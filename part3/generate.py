@@ -1,23 +1,26 @@
 """Continue prompts with a trained GPT: `python generate.py --help` lists the flags."""
 
-from __future__ import annotations  # the names in signatures stand for modules that are not imported yet
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":  # flags first, since importing PyTorch takes seconds
+    sys.path.insert(0, str(Path(__file__).resolve().parent))  # for `python -m part3.generate` and `python -P`
+    from generate_inputs import parse_generate_args
+
+    ARGS = parse_generate_args()
 
 import argparse
-import math
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from inputs import LOG_DIR, PUBLISHED, InputError, Parser, beside
+import torch
 
-if TYPE_CHECKING:
-    import torch
+from generate_inputs import parse_generate_args
+from gpt import GPT
+from inputs import LOG_DIR, InputError, find_checkpoint, resolve_path
+from pretrained import load_vocabulary, load_with_vocabulary
+from run_folder import load_gpt
+from vocabulary import Vocabulary
 
-    from gpt import GPT
-    from vocabulary import Vocabulary
-
-DTYPES = ("float32", "bfloat16", "float16")
 RULE = "-" * 80
 
 
@@ -61,10 +64,6 @@ def generate(
         InputError: the prompt has a character that the vocabulary lacks, or the vocabulary cannot be had.
         ValueError: an argument is out of range.
     """
-    import torch
-
-    from pretrained import load_vocabulary
-
     if num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, not {num_samples}")
     vocabulary = load_vocabulary(model_type) if vocabulary is None else vocabulary
@@ -131,77 +130,22 @@ class _Screen:
             self.shown = text
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="generate.py",
-        description="Continue prompts with a trained GPT.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    which = parser.add_argument_group("model").add_mutually_exclusive_group()
-    which.add_argument("--model_type", default="gpt2", choices=PUBLISHED,
-                       help="published weights, downloaded once")  # fmt: skip
-    which.add_argument("--checkpoint", metavar="RUN", default=argparse.SUPPRESS,
-                       help="a trained model: a run's folder or name, a checkpoint, 'newest', or a folder with "
-                       "config.json, model.safetensors and a tokenizer")  # fmt: skip
-    parser.add_argument("--log_dir", default=LOG_DIR, help="folder of all runs, where 'newest' and names are looked up")
-    parser.add_argument("--prompt", action="append", metavar="TEXT", default=argparse.SUPPRESS,
-                        help="what to continue; may be given several times, and left out to begin a text")  # fmt: skip
-    parser.add_argument("--num_samples", type=int, default=10, help="continuations of each prompt; 1 if greedy")
-    parser.add_argument("--n_steps", type=int, default=20, help="tokens to add")
-    parser.add_argument("--temperature", type=float, default=1.0, help="below 1: more of the probable; 0: greedy")
-    parser.add_argument("--top_k", type=int, default=50, help="draw from the K most probable tokens; 0: from all")
-    parser.add_argument("--top_p", type=float, default=1.0,
-                        help="draw from the fewest tokens that have this probability together")  # fmt: skip
-    parser.add_argument("--greedy", action="store_true", help="always take the most probable token")
-    parser.add_argument("--stop", action="append", metavar="TEXT", default=argparse.SUPPRESS,
-                        help="end a text before this; may be given several times")  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, help="seed of the draws")
-    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="number format of the weights")
-    return parser
-
-
-def check(args: argparse.Namespace) -> None:
-    """Raises InputError for the first flag whose value makes no sense."""
-    for name, least in (("num_samples", 1), ("n_steps", 1), ("top_k", 0), ("seed", 0)):
-        if getattr(args, name) < least:
-            raise InputError(f"--{name} must be at least {least}, not {getattr(args, name)}")
-    if args.seed >= 2**32:
-        raise InputError(f"--seed must be below 2**32, not {args.seed}")
-    if not (math.isfinite(args.temperature) and args.temperature >= 0):
-        raise InputError(f"--temperature must be a number of at least 0, not {args.temperature}")
-    if not 0 < args.top_p <= 1:
-        raise InputError(f"--top_p must be above 0 and at most 1, not {args.top_p}")
-    if "" in args.stop:
-        raise InputError("--stop must not be empty: leave it out to go on to the last step")
-
-
 def load_model(args: argparse.Namespace) -> tuple[GPT, Vocabulary]:
     """Model and vocabulary that the flags name.
 
     Raises:
         InputError: they cannot be had.
     """
-    import torch
-
-    from pretrained import load_with_vocabulary
-
     dtype = getattr(torch, args.dtype)
     if args.checkpoint is None or (Path(args.checkpoint).expanduser() / "config.json").is_file():
         place = args.model_type if args.checkpoint is None else Path(args.checkpoint)
-        return load_with_vocabulary(place, dtype)
-    from run_folder import find_checkpoint, load_gpt  # with Lightning, which takes seconds
-
-    model, vocabulary, _ = load_gpt(find_checkpoint(args.checkpoint, beside(args.log_dir, LOG_DIR), "best"))
+        return load_with_vocabulary(GPT, place, dtype)
+    model, vocabulary, _ = load_gpt(find_checkpoint(args.checkpoint, resolve_path(args.log_dir, LOG_DIR), "best"))
     return model.to(dtype), vocabulary
 
 
 def run(args: argparse.Namespace) -> list[str]:
     """Print the texts that the flags ask for; returns them."""
-    import torch
-
-    for name, default in (("checkpoint", None), ("prompt", [""]), ("stop", [])):
-        setattr(args, name, getattr(args, name, default))
-    check(args)
     model, vocabulary = load_model(args)
     for prompt in args.prompt:
         vocabulary.encode(prompt)  # an unknown character is reported before anything is generated
@@ -217,9 +161,16 @@ def run(args: argparse.Namespace) -> list[str]:
     return texts
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, or 2 after one sentence about what cannot be used."""
-    args = build_parser().parse_args(argv)
+def main(argv: list[str] | argparse.Namespace | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: its words, or the parsed flags; None: those of this process.
+
+    Returns:
+        The exit code: 0; 2 after one sentence about input that cannot be used; 130 after an interruption.
+    """
+    args = argv if isinstance(argv, argparse.Namespace) else parse_generate_args(argv)
     if hasattr(sys.stdout, "reconfigure"):  # a file or pipe of an older encoding lacks some characters
         sys.stdout.reconfigure(errors="replace")
     try:
@@ -234,4 +185,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(ARGS))

@@ -1,6 +1,6 @@
 """GPT-2: causal self-attention, the blocks around it, and the model with its generation."""
 
-from __future__ import annotations
+from __future__ import annotations  # GPT in the signatures of its own methods
 
 import argparse
 import math
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from cache import LayerCache
 from config import with_sizes
 from dropout import Dropout
+from pretrained import load, save
 from sampling import ends_with, sample_logits
 
 
@@ -26,12 +27,12 @@ class NewGELU(nn.Module):
 
 
 class CausalSelfAttention(nn.Module):
-    """Multi-head self-attention in which a position sees itself and what is before it (Vaswani et al., 2017):
+    """Multi-head self-attention in which each position sees itself and the positions before it (Vaswani et al., 2017):
     softmax(Q K^T / sqrt(hs) + mask) V for each head, with hs = n_embd / n_head.
 
-    Two ways lead to the same result: the steps written out, and PyTorch's fused function, which keeps no [T, T]
-    matrix in memory. The fused one is used unless the config says otherwise; but with dropout on a CPU, where PyTorch
-    has no fused form of it either, the steps written out are faster.
+    There are two implementations with the same result: the steps written out, and PyTorch's fused function, which
+    keeps no [T, T] matrix in memory. The fused one is the default. With dropout on a CPU, PyTorch has no fused kernel,
+    and the steps written out are faster, so that they are used there.
 
     Args:
         config: has `n_embd`, `n_head`, `attn_pdrop`, `resid_pdrop`, `block_size`, and may have `fused_attention`
@@ -66,37 +67,24 @@ class CausalSelfAttention(nn.Module):
             [B, T, C].
         """
         B, T, C = x.shape
-        heads = [t.view(B, T, self.n_head, C // self.n_head).transpose(1, 2) for t in self.c_attn(x).split(C, dim=2)]
-        q, k, v = heads  # (B, nh, T, hs) each
+        q, k, v = self.c_attn(x).split(C, dim=2)  # (B, T, C) each
+        q, k, v = (t.view(B, T, self.n_head, C // self.n_head).transpose(1, 2) for t in (q, k, v))  # (B, nh, T, hs)
         if cache is not None:
             k, v = cache.append(k, v)  # (B, nh, S, hs), S >= T
+        S = k.size(2)
+        visible = self.mask[:, :, S - T : S, :S]  # (1, 1, T, S), the queries are the last T of S positions
         if self.fused and not (self.training and self.attn_dropout.p > 0 and x.device.type == "cpu"):
-            y = self._fused(q, k, v)  # (B, nh, T, hs)
+            dropout = self.attn_dropout.p if self.training else 0.0
+            mask = visible if 1 < T < S else None  # a single query sees all S positions
+            y = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=1 < T == S)  # (B, nh, T, hs)
         else:
-            y = self.attn_dropout(self.weights(q, k)) @ v  # (B, nh, T, hs)
+            scores = (q / math.sqrt(q.size(-1))) @ k.transpose(-2, -1)  # (B, nh, T, S)
+            scores = scores.masked_fill(~visible, -math.inf)  # (B, nh, T, S)
+            weights = scores.softmax(dim=-1)  # (B, nh, T, S), rows sum to 1
+            weights = self.attn_dropout(weights)  # (B, nh, T, S)
+            y = weights @ v  # (B, nh, T, hs)
         y = y.transpose(1, 2).reshape(B, T, C)  # the heads side by side
-        return self.resid_dropout(self.c_proj(y))
-
-    def weights(self, q: Tensor, k: Tensor) -> Tensor:
-        """How much each query takes from each key, before dropout.
-
-        Args:
-            q: [B, nh, T, hs], the queries of the last T of S positions.
-            k: [B, nh, S, hs].
-
-        Returns:
-            [B, nh, T, S]; rows sum to 1, and what comes after the query's own position is exactly 0.
-        """
-        T, S = q.size(2), k.size(2)
-        scores = (q / math.sqrt(q.size(-1))) @ k.transpose(-2, -1)  # (B, nh, T, S)
-        visible = self.mask[:, :, S - T : S, :S]  # (1, 1, T, S)
-        return scores.masked_fill(~visible, -math.inf).softmax(dim=-1)
-
-    def _fused(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        T, S = q.size(2), k.size(2)
-        visible = self.mask[:, :, S - T : S, :S] if 1 < T < S else None  # a single query sees all that there is
-        dropout = self.attn_dropout.p if self.training else 0.0
-        return F.scaled_dot_product_attention(q, k, v, visible, dropout, is_causal=1 < T == S)
+        return self.resid_dropout(self.c_proj(y))  # (B, T, C)
 
 
 class Block(nn.Module):
@@ -184,14 +172,10 @@ class GPT(nn.Module):
         Raises:
             InputError: the files cannot be had, or are not those of a GPT-2.
         """
-        from pretrained import load
-
         return load(cls, model_type, dtype)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `config.json` and `model.safetensors` as transformers does, which can load them then."""
-        from pretrained import save
-
         save(self, Path(folder))
 
     def _initialise(self) -> None:
@@ -315,10 +299,11 @@ class GPT(nn.Module):
             for _ in range(max_new_tokens):
                 if cache and idx.size(1) <= self.block_size:
                     x = self._features(idx[:, cache[0].length :], cache)
-                else:  # cropped to the last block_size tokens, each of them gets another position than before
+                else:  # the last block_size tokens: each has another position than before, so that no cache helps
                     x = self._features(idx[:, -self.block_size :])
-                token = sample_logits(self.lm_head(x[:, -1]), temperature, do_sample, top_k, top_p, generator)
-                idx = torch.cat([idx, token[:, None]], dim=1)
+                logits = self.lm_head(x[:, -1])  # (B, V), of the last position
+                token = sample_logits(logits, temperature, do_sample, top_k, top_p, generator)  # (B,)
+                idx = torch.cat([idx, token[:, None]], dim=1)  # (B, T + 1)
                 yield token
         finally:
             self.train(was_training)

@@ -1,12 +1,12 @@
-"""What a user hands over: flags and paths, and the error for those that make no sense.
+"""The flags of `train.py`, their checks, and the paths that they name.
 
-Nothing beyond the standard library is imported here, so that `train.py --help` answers at once.
+Only the standard library is needed here, so that `--help` and errors in flags appear at once.
 """
 
 import argparse
 import math
-import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from config import SIZES
@@ -14,43 +14,33 @@ from config import SIZES
 HERE = Path(__file__).resolve().parent
 DATA_DIR = "../data/"
 LOG_DIR = "./logs"
+RUNS = "lightning_logs"  # Lightning's directory within --log_dir
+TEXTS = ("tiny_shakespeare", "pydoc")
 MODEL_TYPES = tuple(SIZES)
 PUBLISHED = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")  # those whose weights can be downloaded
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true")
 ACCELERATORS = ("auto", "gpu", "cpu")
 STRATEGIES = ("auto", "ddp")
 SCHEDULES = ("constant", "cosine")
-# What makes a run the run it is: to continue it with another value would make a run that nothing else can repeat.
+# A resumed run keeps these flags: with another value, no uninterrupted run could reproduce it.
 IDENTITY = ("model_type", "block_size", "use_pretrained", "train_batch_size", "learning_rate",
             "weight_decay", "betas", "clip_grad_norm", "seed", "warmup_steps", "lr_schedule", "min_learning_rate",
             "val_every_n_steps")  # fmt: skip
 
 
 class InputError(Exception):
-    """Something given by the user cannot be used; the message is one sentence that says what to do about it."""
+    """The user's input cannot be used. The message is one sentence that says what is wrong and what to do."""
+
+
+class NotFiniteError(InputError):
+    """The loss became NaN or infinite."""
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, without the usage of every flag before it."""
+    """An argument parser that reports an error in one line, without the list of flags."""
 
     def error(self, message: str):
         self.exit(2, f"{self.prog}: error: {message} (--help lists the flags)\n")
-
-
-def beside(path: str | Path, default: str) -> Path:
-    """Absolute form of `path`: the course's own relative `default` is seen from this folder, whichever directory the
-    script is started in; every other path from where the user is."""
-    return (HERE / path if Path(path) == Path(default) else Path(os.path.expanduser(path))).resolve()
-
-
-def make_writable(folder: Path, flag: str) -> None:
-    """Create a folder. Raises InputError, which names the flag to change, where nothing can be written into it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise InputError(f"cannot write into {folder} ({error.strerror}): give another {flag}") from error
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -64,50 +54,59 @@ def build_parser() -> argparse.ArgumentParser:
     data.add_argument("--txt_file", default="tiny_shakespeare",
                       help="a text file in UTF-8; 'tiny_shakespeare', downloaded if it is not in --data_dir/text; or "
                       "'pydoc', the language reference inside every Python, which needs no network")  # fmt: skip
-    data.add_argument("--data_dir", default=DATA_DIR, help="folder whose folder text holds tiny_shakespeare.txt")
+    data.add_argument("--data_dir", default=DATA_DIR, help="directory with text/tiny_shakespeare.txt")
     data.add_argument("--num_workers", type=int, default=0,
-                      help="loader processes; a batch is one index operation, so 0 is fastest")  # fmt: skip
+                      help="data loader processes; 0 is fastest, since the text is already in memory")  # fmt: skip
 
     model = parser.add_argument_group("model")
     model.add_argument("--model_type", choices=MODEL_TYPES, default="gpt-mini", help="size of the model")
-    model.add_argument("--block_size", type=int, default=128, help="tokens that a prediction can look back on")
+    model.add_argument("--block_size", type=int, default=128, help="context length in tokens")
     model.add_argument("--use_pretrained", nargs="?", const="hub", metavar="DIR",
                        help="fine-tune: start from the published weights of --model_type, or from those in a folder, "
                        "on the tokens of that model instead of the text's characters")  # fmt: skip
 
     training = parser.add_argument_group("training")
-    training.add_argument("--train_batch_size", type=int, default=128, help="windows of text a step")
-    training.add_argument("--learning_rate", type=float, default=5e-4, help="of AdamW")
-    training.add_argument("--weight_decay", type=float, default=0.1, help="on the weights of linear layers")
-    training.add_argument("--betas", type=float, nargs=2, default=(0.9, 0.95), help="of AdamW")
-    training.add_argument("--clip_grad_norm", type=float, default=1.0, help="largest norm of a gradient; 0: any")
+    training.add_argument("--train_batch_size", type=int, default=128, help="windows of text in a step, on each device")
+    training.add_argument("--learning_rate", type=float, default=5e-4, help="learning rate of AdamW")
+    training.add_argument(
+        "--weight_decay", type=float, default=0.1, help="weight decay of AdamW, on the weights of linear layers"
+    )
+    training.add_argument("--betas", type=float, nargs=2, default=(0.9, 0.95), help="beta1 and beta2 of AdamW")
+    training.add_argument(
+        "--clip_grad_norm", type=float, default=1.0, help="maximum norm of the gradient; 0: no clipping"
+    )
     training.add_argument("--num_epochs", type=int, default=100, help="passes over all windows of the text")
-    training.add_argument("--max_steps", type=int, metavar="N", help="stop after N steps, which may be before an epoch")
+    training.add_argument("--max_steps", type=int, metavar="N", help="stop after N steps, even within an epoch")
     training.add_argument("--warmup_steps", type=int, default=0,
                           help="steps in which the learning rate rises linearly to --learning_rate")  # fmt: skip
     training.add_argument("--lr_schedule", choices=SCHEDULES, default="constant",
-                          help="cosine: after the warm-up, fall to --min_learning_rate at the last step")  # fmt: skip
-    training.add_argument("--min_learning_rate", type=float, default=0.0, help="where the cosine ends")
+                          help="cosine: after the warm-up, decay to --min_learning_rate at the last step")  # fmt: skip
+    training.add_argument(
+        "--min_learning_rate", type=float, default=0.0, help="final learning rate of the cosine schedule"
+    )
     training.add_argument("--seed", type=int, default=0, help="seed of weights, batches, dropout and samples")
     training.add_argument("--resume", nargs="?", const="newest", metavar="RUN",
-                          help="continue a run: its folder, its name, or, without a value, the newest")  # fmt: skip
+                          help="resume a run, named by its directory or its name (version_3); without RUN, the "
+                          "newest")  # fmt: skip
 
     watching = parser.add_argument_group("watching")
     watching.add_argument("--val_every_n_steps", type=int, default=250, metavar="N",
-                          help="steps between two validations, each of which also keeps a checkpoint")  # fmt: skip
+                          help="validate and save a checkpoint every N steps")  # fmt: skip
     watching.add_argument("--generate_every_n_steps", type=int, default=1000, metavar="N",
-                          help="steps between two rounds of sample texts")  # fmt: skip
-    watching.add_argument("--generate_batch_size", type=int, default=5, help="sample texts in a round")
-    watching.add_argument("--log_dir", default=LOG_DIR, help="folder of all runs")
-    watching.add_argument("--progress_bar", action="store_true", help="show a bar even where the output is no terminal")
+                          help="write sample texts every N steps")  # fmt: skip
+    watching.add_argument("--generate_batch_size", type=int, default=5, help="number of sample texts")
+    watching.add_argument("--log_dir", default=LOG_DIR, help="directory in which run directories are created")
+    watching.add_argument(
+        "--progress_bar", action="store_true", help="show a progress bar even if the output is not a terminal"
+    )
 
     machine = parser.add_argument_group("machine")
     machine.add_argument("--accelerator", choices=ACCELERATORS, default="auto",
-                         help="auto: a GPU where there is one")  # fmt: skip
-    machine.add_argument("--devices", default="1", help="how many GPUs (or CPU processes): a number or 'auto'")
-    machine.add_argument("--num_nodes", type=int, default=1, help="how many machines")
+                         help="auto: a GPU if there is one, else the CPU")  # fmt: skip
+    machine.add_argument("--devices", default="1", help="number of GPUs (or of CPU processes), or 'auto'")
+    machine.add_argument("--num_nodes", type=int, default=1, help="number of machines")
     machine.add_argument("--strategy", choices=STRATEGIES, default="auto",
-                         help="auto: one process, and ddp for several devices")  # fmt: skip
+                         help="auto: ddp if there are several devices, else a single process")  # fmt: skip
     machine.add_argument("--precision", choices=PRECISIONS, default="32-true", help="number format of the training")
     machine.add_argument(
         "--compile", action=argparse.BooleanOptionalAction, default=False, help="compile the model with torch.compile"
@@ -115,7 +114,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def parse(argv: list[str] | None = None) -> argparse.Namespace:
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse a command line; `given` in the result names the flags that stood on it."""
     parser = build_parser()
     args = parser.parse_args(argv)
@@ -125,9 +124,43 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def completed(args: argparse.Namespace) -> argparse.Namespace:
-    """`args` with a default for every flag that it lacks, such as a namespace with the course's flags alone, and
-    without anything that is no flag."""
+def resolve_settings(args: argparse.Namespace, read_checkpoint: Callable[[Path], dict]) -> argparse.Namespace:
+    """The one place where flags are completed, merged with those of a resumed run, checked, and made absolute paths.
+
+    Args:
+        args: flags of `train.py`, as of `parse_args`, or any of them in a namespace.
+        read_checkpoint: returns the content of a checkpoint file, with its `flags`.
+
+    Returns:
+        All flags, with absolute paths (as text) for `txt_file`, `data_dir` and `log_dir`, and
+        `given`: names of the flags that the user set;
+        `checkpoint`, `saved`, `run_dir`: path of the checkpoint to resume from, its content, and its run directory;
+        None in a new run.
+
+    Raises:
+        InputError: a flag makes no sense, the run cannot be resumed, or its directory cannot be written.
+    """
+    settings = with_defaults(args)
+    if not settings.resume:
+        check_flags(settings)  # also that no path is empty
+    if settings.txt_file not in TEXTS:
+        settings.txt_file = str(resolve_path(settings.txt_file))
+    log_dir = resolve_path(settings.log_dir, default=LOG_DIR)
+    checkpoint = saved = run_dir = None
+    if settings.resume:
+        checkpoint = find_checkpoint(settings.resume, log_dir, "last")
+        saved = read_checkpoint(checkpoint)
+        run_dir = run_dir_of(checkpoint, "--resume")
+        settings = merge_resumed_flags(settings, saved["flags"])
+        check_flags(settings)
+    ensure_writable(run_dir or log_dir, "run to --resume" if run_dir else "--log_dir")
+    settings.log_dir, settings.data_dir = str(log_dir), str(resolve_path(settings.data_dir, default=DATA_DIR))
+    settings.checkpoint, settings.saved, settings.run_dir = checkpoint, saved, run_dir
+    return settings
+
+
+def with_defaults(args: argparse.Namespace) -> argparse.Namespace:
+    """`args` with a default for every flag that is missing, and without anything that is no flag."""
     defaults = vars(build_parser().parse_args([]))
     values = {name: value for name, value in vars(args).items() if name in defaults}
     given = vars(args).get("given", {name for name, value in values.items() if value != defaults[name]})
@@ -141,15 +174,14 @@ def completed(args: argparse.Namespace) -> argparse.Namespace:
     return args
 
 
-def continued(args: argparse.Namespace, flags: dict) -> argparse.Namespace:
-    """`args` for continuing a run that was started with `flags`: what was not given is taken from the run, but for
-    how to load and to watch.
+def merge_resumed_flags(args: argparse.Namespace, flags: dict) -> argparse.Namespace:
+    """`args` for resuming a run that was started with `flags`, which replace the flags that were not given.
 
     Raises:
-        InputError: a flag that makes the run what it is was given with another value.
+        InputError: a flag in IDENTITY was given with another value than the run's.
     """
     values = vars(args).copy()
-    flags = {**vars(build_parser().parse_args([])), **flags}  # a flag that is newer than the run
+    flags = {**vars(build_parser().parse_args([])), **flags}  # defaults for flags that the run does not know yet
     for name in IDENTITY:
         theirs = tuple(flags[name]) if name == "betas" else flags[name]
         if name in args.given and values[name] != theirs:
@@ -172,9 +204,9 @@ def continued(args: argparse.Namespace, flags: dict) -> argparse.Namespace:
     return argparse.Namespace(**values)
 
 
-def given_again(args: argparse.Namespace) -> list[str]:
-    """Flags to repeat where the run is continued: the given ones that do not make the run what it is, which its record
-    may lack, or hold with an older value."""
+def flags_to_repeat(args: argparse.Namespace) -> list[str]:
+    """The given flags that a command to resume this run must repeat: all but those in IDENTITY, which the checkpoint
+    holds."""
     words = []
     for action in build_parser()._actions:
         if action.dest in args.given - {*IDENTITY, "resume", "log_dir"}:
@@ -186,7 +218,7 @@ def given_again(args: argparse.Namespace) -> list[str]:
     return words
 
 
-def check(args: argparse.Namespace) -> None:
+def check_flags(args: argparse.Namespace) -> None:
     """Raises InputError for the first flag whose value makes no sense."""
     for name, least in (("block_size", 1), ("train_batch_size", 1), ("num_epochs", 1), ("max_steps", 1),
                         ("val_every_n_steps", 1), ("generate_every_n_steps", 1), ("generate_batch_size", 1),
@@ -225,3 +257,59 @@ def check(args: argparse.Namespace) -> None:
     if args.use_pretrained == "hub" and args.model_type not in PUBLISHED:
         raise InputError(f"there are no published weights for --model_type {args.model_type}: choose one of "
                          f"{', '.join(PUBLISHED)}, or leave out --use_pretrained")  # fmt: skip
+
+
+def resolve_path(path: str | Path, default: str | None = None) -> Path:
+    """Absolute form of `path`. The course's relative `default` starts in this directory, so that a script may be run
+    from anywhere; every other path starts in the current directory."""
+    if default is not None and Path(path) == Path(default):
+        return (HERE / path).resolve()
+    return Path(path).expanduser().resolve()
+
+
+def ensure_writable(directory: Path, flag: str) -> None:
+    """Create a directory. Raises InputError, which names the flag to change, if nothing can be written into it."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise InputError(f"cannot write into {directory} ({error.strerror}): give another {flag}") from error
+
+
+def find_checkpoint(run: str, log_dir: Path, which: str) -> Path:
+    """Path of a run's checkpoint.
+
+    Args:
+        run: a run's folder, a run's name below `log_dir`, a checkpoint file, or "newest".
+        log_dir: folder of all runs.
+        which: "best" or "last".
+
+    Raises:
+        InputError: there is none.
+    """
+    if run == "newest":
+        found = sorted(log_dir.rglob(f"{RUNS}/*/checkpoints/{which}.ckpt"), key=lambda path: path.stat().st_mtime)
+        if not found:
+            raise InputError(f"no run in {log_dir} has a checkpoint yet: train one first, or name a run's folder")
+        return found[-1]
+    for place in (Path(run).expanduser(), log_dir / RUNS / run):
+        if place.is_file():
+            return place.resolve()
+        if (found := place / "checkpoints" / f"{which}.ckpt").is_file():
+            return found.resolve()
+    raise InputError(
+        f"{run} is no run with a checkpoint, neither as a path nor in {log_dir / RUNS}: name a run's folder"
+    )
+
+
+def run_dir_of(checkpoint: Path, flag: str) -> Path:
+    """Folder of the run that a checkpoint belongs to.
+
+    Raises:
+        InputError: it lies elsewhere, so that what comes of it would be written into the folder of something else; the
+            message names the flag to change.
+    """
+    if checkpoint.parent.name != "checkpoints":
+        raise InputError(f"{checkpoint} is not in a run's folder: give the folder of the run to {flag}")
+    return checkpoint.parent.parent

@@ -4,8 +4,6 @@ The format is that of the library transformers: `config.json` with the sizes, `m
 which those of linear layers are transposed, and `tokenizer.json`.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import re
@@ -142,7 +140,7 @@ def _no_such_place(model_type: str | Path) -> InputError:
 
 def _download(repository: str, filename: str) -> Path:
     """Path of a file of the hub in huggingface_hub's cache."""
-    import huggingface_hub
+    import huggingface_hub  # here, since most runs download nothing
     from huggingface_hub import constants, errors
 
     host = constants.ENDPOINT
@@ -265,21 +263,25 @@ def load_vocabulary(model_type: str | Path) -> Vocabulary:
     return read_vocabulary(folder)
 
 
-def load_with_vocabulary(model_type: str | Path, dtype: torch.dtype = torch.float32):
-    """`GPT.from_pretrained`, and the vocabulary that belongs to it.
+def load_with_vocabulary(model_class: type, model_type: str | Path, dtype: torch.dtype = torch.float32):
+    """A model of `model_class`, as from `GPT.from_pretrained`, and the vocabulary that belongs to it.
 
     Raises:
         InputError: they cannot be had, or do not belong together.
     """
-    from gpt import GPT
-
     vocabulary = load_vocabulary(model_type)  # small, and so a missing one is noticed before a large download
-    model = GPT.from_pretrained(model_type, dtype)
+    model = load(model_class, model_type, dtype)
+    check_fits(model_type, model, vocabulary)
+    return model, vocabulary
+
+
+def check_fits(model_type: str | Path, model, vocabulary: Vocabulary) -> None:
+    """Raises InputError if a vocabulary does not belong to a model. GPT-2's own may have fewer tokens than the model,
+    whose embedding is sometimes padded."""
     fits = vocabulary.vocab_size == model.config.vocab_size
     if not fits and (isinstance(vocabulary, Characters) or vocabulary.vocab_size > model.config.vocab_size):
         raise InputError(f"the tokenizer of {model_type} has {vocabulary.vocab_size} tokens, but its model "
                          f"{model.config.vocab_size}: give a folder whose files belong together")  # fmt: skip
-    return model, vocabulary
 
 
 def save(model, folder: Path, vocabulary: Vocabulary | None = None) -> None:

@@ -41,21 +41,21 @@ def sample_logits(
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"top_p must be above 0 and at most 1, not {top_p}")
     if not do_sample or temperature == 0:
-        return logits.argmax(dim=-1)
-
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    tokens = None  # which tokens the columns stand for, where they are not all in order
+        return logits.argmax(dim=-1)  # (B,)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # (B, V)
+    # The highest logit is subtracted first, so that a tiny temperature makes the others minus infinity, and none NaN.
+    temperature = max(temperature, torch.finfo(logits.dtype).tiny)
+    logits = (logits - logits.amax(dim=-1, keepdim=True)) / temperature  # (B, V)
+    tokens = None
     if top_k is not None or top_p is not None:
         k = min(top_k or logits.size(-1), logits.size(-1))
-        logits, tokens = logits.topk(k, dim=-1)  # (B, k), descending
-    # The highest logit is taken off first, so that dividing by a tiny temperature overflows to minus infinity alone.
-    temperature = max(temperature, torch.finfo(logits.dtype).tiny)
-    probs = ((logits - logits.amax(dim=-1, keepdim=True)) / temperature).softmax(dim=-1)
+        logits, tokens = logits.topk(k, dim=-1)  # (B, k) each, descending
+    probs = logits.softmax(dim=-1)  # (B, k)
     if top_p is not None:
-        better = F.pad(probs.cumsum(dim=-1)[:, :-1], (1, 0))  # the probability of all more probable tokens
+        better = F.pad(probs.cumsum(dim=-1)[:, :-1], (1, 0))  # (B, k), the probability of all more probable tokens
         probs = probs.where(better < top_p, 0)
-    drawn = torch.multinomial(probs, num_samples=1, generator=generator)  # (B, 1)
-    return (drawn if tokens is None else tokens.gather(-1, drawn)).squeeze(-1)
+    drawn = torch.multinomial(probs, num_samples=1, generator=generator)  # (B, 1), columns of probs
+    return (drawn if tokens is None else tokens.gather(-1, drawn)).squeeze(-1)  # (B,)
 
 
 def ends_with(tokens: Tensor, stop: Sequence[Sequence[int]]) -> Tensor:

@@ -31,21 +31,17 @@ def attention_weights(model, idx: Tensor) -> Tensor:
     Returns:
         [n_layer, n_head, T, T]: rows, one a query, sum to 1, and are 0 beyond the query's own position.
     """
-    found = []
-
-    def keep(attention, inputs, output) -> None:
-        B, T, C = inputs[0].shape
-        q, k, _ = (
-            t.view(B, T, attention.n_head, C // attention.n_head).transpose(1, 2)  # (1, nh, T, hs)
-            for t in attention.c_attn(inputs[0]).split(C, dim=2)
-        )
-        found.append(attention.weights(q, k)[0])  # (nh, T, T)
-
-    hooks = [block.attn.register_forward_hook(keep) for block in model.transformer.h]
+    found, attentions = [], [block.attn for block in model.transformer.h]
+    fused = [attention.fused for attention in attentions]
+    hooks = [attention.attn_dropout.register_forward_hook(lambda dropout, inputs, output: found.append(inputs[0][0]))
+             for attention in attentions]  # fmt: skip
     try:
+        for attention in attentions:
+            attention.fused = False  # the fused function does not return its weights
         model(idx)
     finally:
-        for hook in hooks:
+        for attention, was_fused, hook in zip(attentions, fused, hooks, strict=True):
+            attention.fused = was_fused
             hook.remove()
     return torch.stack(found)
 
@@ -118,8 +114,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, or 2 after one sentence about what cannot be used."""
     args = build_parser().parse_args(argv)
-    from inputs import InputError, make_writable
-    from run_folder import find_checkpoint, load_gpt, run_of, write_whole
+    from inputs import InputError, ensure_writable, find_checkpoint, run_dir_of
+    from run_folder import atomic_write, load_gpt
     from vocabulary import Characters
 
     begin = time.perf_counter()
@@ -133,8 +129,8 @@ def main(argv: list[str] | None = None) -> int:
         if args.n_steps < 1:
             raise InputError(f"--n_steps must be at least 1, not {args.n_steps}")
         vocabulary.encode(args.prompt)  # an unknown character is reported
-        folder = args.output_dir or run_of(path, "--checkpoint, or a place for the result to --output_dir")
-        make_writable(folder, "--output_dir")
+        folder = args.output_dir or run_dir_of(path, "--checkpoint, or a place for the result to --output_dir")
+        ensure_writable(folder, "--output_dir")
     except InputError as error:
         print(f"language.py: error: {error}", file=sys.stderr)
         return 2
@@ -149,7 +145,7 @@ def main(argv: list[str] | None = None) -> int:
         "seconds": round(time.perf_counter() - begin, 1),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    write_whole(folder / "language.json", lambda file: file.write(json.dumps(result, ensure_ascii=False) + "\n"))
+    atomic_write(folder / "language.json", lambda file: file.write(json.dumps(result, ensure_ascii=False) + "\n"))
     print(folder / "language.json")
     return 0
 

@@ -144,8 +144,12 @@ def test_the_fused_way_is_the_default(part3):
 @pytest.mark.own
 def test_weights_sum_to_one_over_what_is_visible(part3):
     """The last 3 queries of 7 positions."""
-    module = attention(part3)
-    weights = module.weights(torch.randn(2, 3, 3, 5), torch.randn(2, 3, 7, 5))
+    module, seen = attention(part3, fused_attention=False), []
+    module.attn_dropout.register_forward_hook(lambda dropout, inputs, output: seen.append(inputs[0]))
+    x, cache = torch.randn(2, 7, 15), part3.cache.LayerCache(7)
+    module(x[:, :4], cache)
+    module(x[:, 4:], cache)
+    weights = seen[1].detach()
     torch.testing.assert_close(weights.sum(dim=-1), torch.ones(2, 3, 3))
     for row, visible in enumerate((5, 6, 7)):
         assert (weights[..., row, :visible] > 0).all()

@@ -398,7 +398,7 @@ def test_characters_that_the_output_lacks_are_replaced(part3, monkeypatch):
 
 def test_number_formats(part3, trained, command):
     """Greedy texts in the format asked for; the weights are those of the run, rounded."""
-    args = part3.generate.build_parser().parse_args(["--checkpoint", str(trained), "--dtype", "bfloat16"])
+    args = part3.generate_inputs.parse_generate_args(["--checkpoint", str(trained), "--dtype", "bfloat16"])
     model, _ = part3.generate.load_model(args)
     reference, vocabulary, _ = part3.run_folder.load_gpt(trained / "checkpoints" / "best.ckpt")
     for ours, theirs in zip(model.parameters(), reference.parameters(), strict=True):

@@ -135,16 +135,16 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(part3, finished, text_file, 
 def test_an_interrupted_round_is_repeated(part3, finished, text_file, tmp_path, monkeypatch, capsys):
     """Ctrl-C in the fifth step: what was kept after the third leads to the same end."""
     run, results = finished
-    original = part3.lightning_module.GPTLightningModule.training_step
+    original = part3.train.GPTLightningModule.training_step
 
     def interrupt(self, batch, batch_idx):
         if self.trainer.global_step == 4:
             raise KeyboardInterrupt
         return original(self, batch, batch_idx)
 
-    monkeypatch.setattr(part3.lightning_module, "LOG_EVERY_N_STEPS", 1)
+    monkeypatch.setattr(part3.metrics, "LOG_EVERY_N_STEPS", 1)
     with monkeypatch.context() as patch:
-        patch.setattr(part3.lightning_module.GPTLightningModule, "training_step", interrupt)
+        patch.setattr(part3.train.GPTLightningModule, "training_step", interrupt)
         with pytest.raises((KeyboardInterrupt, SystemExit)):
             part3.train.train(flags(text_file, tmp_path))
     resumed = tmp_path / "lightning_logs" / "version_0"
@@ -178,7 +178,7 @@ def test_what_follows_the_last_step_is_made_up_for(
         if place == "texts":
             patch.setattr(part3.callbacks.GenerateCallback, "sample_and_save", interrupt_the_last)
         else:
-            patch.setattr(part3.pictures, "plot_curves", interrupt)
+            patch.setattr(part3.training_run, "plot_curves", interrupt)
         with caplog.at_level("INFO"), pytest.raises((KeyboardInterrupt, SystemExit)):
             part3.train.train(flags(text_file, tmp_path))
     signal.signal(signal.SIGINT, handler)  # which Lightning ignores after an interruption
@@ -197,7 +197,7 @@ def test_a_trainer_that_does_not_reload_its_batches_goes_on_in_the_text(part3):
     dataset = part3.dataset.TextDataset(None, None, 13, text=TEXT)
     config = Namespace(train_batch_size=5, val_every_n_steps=3, max_steps=9, seed=3, model_type="gpt-nano")
     model = small_gpt(part3, vocab_size=dataset.vocab_size, block_size=13).train()
-    module = part3.lightning_module.GPTLightningModule(config, model, dataset)
+    module = part3.train.GPTLightningModule(config, model, dataset)
     seen, original = [], module.training_step
 
     def training_step(batch, batch_idx):
@@ -212,17 +212,16 @@ def test_a_trainer_that_does_not_reload_its_batches_goes_on_in_the_text(part3):
 
 
 def test_sigterm_ends_a_training_with_its_own_exit_code(part3, text_file, tmp_path, monkeypatch, caplog):
-    original = part3.lightning_module.GPTLightningModule.training_step
+    original = part3.train.GPTLightningModule.training_step
 
     def terminated(self, batch, batch_idx):
         if self.trainer.global_step == 4:
             os.kill(os.getpid(), signal.SIGTERM)
         return original(self, batch, batch_idx)
 
-    monkeypatch.setattr(part3.lightning_module.GPTLightningModule, "training_step", terminated)
-    monkeypatch.setattr(part3.train, "parse", lambda argv: flags(text_file, tmp_path))
+    monkeypatch.setattr(part3.train.GPTLightningModule, "training_step", terminated)
     with caplog.at_level("INFO"):
-        assert part3.train.main([]) == 143
+        assert part3.train.main(flags(text_file, tmp_path)) == 143
     assert f"3 steps are kept; continue with {shlex.quote(sys.executable)} " in caplog.text
 
 
@@ -232,7 +231,7 @@ def test_a_continued_run_is_not_complete_until_its_end(part3, text_file, tmp_pat
     summary = tmp_path / "lightning_logs" / "version_0" / "summary.json"
     assert json.loads(summary.read_text())["steps"] == 1
     with monkeypatch.context() as patch:
-        patch.setattr(part3.train, "finish", lambda *args: None)
+        patch.setattr(part3.train, "write_results", lambda *args: None)
         part3.train.train(flags(text_file, tmp_path, max_steps=2, resume="newest"))
     assert not summary.exists()
 
@@ -274,10 +273,10 @@ def test_a_schedule_is_resumed_too(part3, text_file, tmp_path):
 
 def test_rates_by_hand(part3):
     config = Namespace(warmup_steps=4, lr_schedule="cosine", learning_rate=2.0, min_learning_rate=0.5)
-    rates = [2 * part3.lightning_module.rate_at(step, 11, config) for step in (0, 1, 3, 4, 7, 10, 11)]
+    rates = [2 * part3.training_run.rate_at(step, 11, config) for step in (0, 1, 3, 4, 7, 10, 11)]
     assert rates == pytest.approx([0.5, 1.0, 2.0, 2.0, 0.5 + 0.75, 0.5, 0.5])
     config.lr_schedule = "constant"
-    assert [part3.lightning_module.rate_at(step, 11, config) for step in (1, 4, 10)] == [0.5, 1, 1]
+    assert [part3.training_run.rate_at(step, 11, config) for step in (1, 4, 10)] == [0.5, 1, 1]
 
 
 def test_a_small_text_is_learned_by_heart(part3, tmp_path):
@@ -297,20 +296,20 @@ def test_a_small_text_is_learned_by_heart(part3, tmp_path):
 def test_gradients_are_clipped(part3, text_file, tmp_path):
     """AdamW hardly depends on the gradients' size, so they are looked at themselves, after the step that used them."""
     norms = []
-    original = part3.callbacks.GenerateCallback
+    original = part3.training_run.GenerateCallback
 
     class Both(original):
         def on_train_batch_end(self, trainer, pl_module, *args):
             super().on_train_batch_end(trainer, pl_module, *args)
             norms.append(torch.nn.utils.get_total_norm([p.grad for p in pl_module.parameters()]).item())
 
-    part3.callbacks.GenerateCallback = Both
+    part3.training_run.GenerateCallback = Both
     try:
         part3.train.train(flags(text_file, tmp_path / "a", clip_grad_norm=0.01, max_steps=2))
         clipped, norms[:] = list(norms), []
         part3.train.train(flags(text_file, tmp_path / "b", clip_grad_norm=0.0, max_steps=2))
     finally:
-        part3.callbacks.GenerateCallback = original
+        part3.training_run.GenerateCallback = original
     assert clipped == pytest.approx([0.01, 0.01], rel=1e-3)
     assert min(norms) > 0.1
 
@@ -338,7 +337,9 @@ def test_fine_tuning_starts_from_pretrained_weights_on_their_tokens(part3, text_
     model = small_gpt(part3, vocab_size=characters.vocab_size, block_size=17)
     part3.pretrained.save(model, tmp_path / "model", characters)
     args = flags(text_file, tmp_path, use_pretrained=str(tmp_path / "model"), learning_rate=1e-30, max_steps=2)
-    assert all(weight.is_contiguous() for weight in part3.train.new_model(args)[0].parameters()), "as after --resume"
+    settings = part3.inputs.resolve_settings(args, read_checkpoint=None)
+    start = part3.training_run.make_model(settings, characters)
+    assert all(weight.is_contiguous() for weight in start.parameters()), "as after --resume"
     part3.train.train(args)
     run = tmp_path / "lightning_logs" / "version_0"
     tuned, vocabulary, _ = part3.run_folder.load_gpt(run / "checkpoints" / "last.ckpt")
@@ -352,36 +353,36 @@ def test_fine_tuning_starts_from_pretrained_weights_on_their_tokens(part3, text_
 def test_a_loss_that_is_not_finite_stops_the_run_with_the_step(part3, text_file, tmp_path, monkeypatch):
     """Weights are spoilt after step 4: step 5 is named, and the checkpoint after step 3 stays. With an absurd learning
     rate the first step spoils them itself."""
-    original = part3.lightning_module.GPTLightningModule.on_train_batch_end
+    original = part3.train.GPTLightningModule.on_train_batch_end
 
     def spoil(self, *args):
         original(self, *args)
         if self.trainer.global_step == 4:
             torch.nn.init.constant_(self.model.lm_head.weight, torch.nan)
 
-    monkeypatch.setattr(part3.lightning_module.GPTLightningModule, "on_train_batch_end", spoil)
+    monkeypatch.setattr(part3.train.GPTLightningModule, "on_train_batch_end", spoil)
     message = r"the loss is not finite at step 5: lower --learning_rate.*the checkpoint after step 3 is kept"
-    with pytest.raises(part3.lightning_module.NotFiniteError, match=message):
+    with pytest.raises(part3.inputs.NotFiniteError, match=message):
         part3.train.train(flags(text_file, tmp_path))
     run = tmp_path / "lightning_logs" / "version_0"
     assert all(weight.isfinite().all() for weight in checkpoint_of(run)["state_dict"].values())
-    with pytest.raises(part3.lightning_module.NotFiniteError, match=r"at step 2: .*there is no checkpoint yet"):
+    with pytest.raises(part3.inputs.NotFiniteError, match=r"at step 2: .*there is no checkpoint yet"):
         part3.train.train(flags(text_file, tmp_path / "b", learning_rate=1e30, max_steps=3))
 
 
 def test_nothing_is_sampled_from_weights_that_are_not_finite(part3, text_file, tmp_path, monkeypatch):
     """Samples come at every step; the module by itself would look after step 3. The first step overshoots, or its
     gradient is not finite: the loss of the second would not be."""
-    with pytest.raises(part3.lightning_module.NotFiniteError, match=r"the loss is not finite at step 2: "):
+    with pytest.raises(part3.inputs.NotFiniteError, match=r"the loss is not finite at step 2: "):
         part3.train.train(flags(text_file, tmp_path, learning_rate=1e30, generate_every_n_steps=1))
-    original = part3.lightning_module.GPTLightningModule.configure_gradient_clipping
+    original = part3.train.GPTLightningModule.configure_gradient_clipping
 
     def spoil(self, *args, **kwargs):
         original(self, *args, **kwargs)
         self.model.lm_head.weight.grad[0, 0] = torch.nan
 
-    monkeypatch.setattr(part3.lightning_module.GPTLightningModule, "configure_gradient_clipping", spoil)
-    with pytest.raises(part3.lightning_module.NotFiniteError, match=r"the loss is not finite at step 2: "):
+    monkeypatch.setattr(part3.train.GPTLightningModule, "configure_gradient_clipping", spoil)
+    with pytest.raises(part3.inputs.NotFiniteError, match=r"the loss is not finite at step 2: "):
         part3.train.train(flags(text_file, tmp_path / "b", generate_every_n_steps=1))
 
 
@@ -394,7 +395,9 @@ def test_a_checkpoint_is_written_where_it_belongs(part3, text_file, tmp_path, mo
     assert sorted(path.name for path in folder.iterdir()) == ["best.ckpt", "last.ckpt"]
     before = (folder / "last.ckpt").read_bytes()
     with pytest.raises(Exception, match="pickle"):
-        part3.run_folder.OneStepCheckpoints().save_checkpoint({"weights": threading.Lock()}, str(folder / "last.ckpt"))
+        part3.training_run.AtomicCheckpointIO().save_checkpoint(
+            {"weights": threading.Lock()}, str(folder / "last.ckpt")
+        )
     assert sorted(path.name for path in folder.iterdir()) == ["best.ckpt", "last.ckpt"]
     assert (folder / "last.ckpt").read_bytes() == before
 

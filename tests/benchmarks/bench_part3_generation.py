@@ -39,9 +39,9 @@ def timed(generate, seed: int, num_tokens: int) -> dict:
 
 
 def ours(args, dtype: str = "float32") -> contest.Turn:
-    import run_folder
+    import training_run
 
-    run_folder.prepare_processor()
+    training_run.configure_cpu()
     import torch
 
     import limits

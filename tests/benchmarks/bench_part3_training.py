@@ -13,7 +13,6 @@ import os
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 import contest
 
@@ -45,16 +44,24 @@ def prepare(args, seed: int, steps: int, **flags):
     """Flags, data and a new model, as `part3/train.py` makes them."""
     import pytorch_lightning as pl
 
-    import train
-    from dataset import load_text
-    from inputs import completed
+    import training_run
+    from inputs import resolve_settings
+    from vocabulary import Characters
 
-    flags |= {"data_dir": args.data_dir, "train_batch_size": args.train_batch_size, "max_steps": steps, "seed": seed}
-    flags = completed(argparse.Namespace(**flags, val_every_n_steps=steps, generate_every_n_steps=10**9))
+    flags |= {
+        "data_dir": args.data_dir,
+        "log_dir": tempfile.gettempdir(),
+        "train_batch_size": args.train_batch_size,
+        "max_steps": steps,
+        "seed": seed,
+    }
+    flags = argparse.Namespace(**flags, val_every_n_steps=steps, generate_every_n_steps=10**9)
+    flags = resolve_settings(flags, read_checkpoint=None)
     pl.seed_everything(seed, workers=True, verbose=False)
-    text = load_text(flags.txt_file, Path(flags.data_dir))
-    train_set, val_set = train.load_data(flags, None, text)
-    return flags, text, train_set, val_set, train.from_scratch(flags, train_set.vocab_size)
+    text = training_run.read_text_of_run(flags)
+    vocabulary = Characters.of(text)
+    train_set, val_set = training_run.make_datasets(flags, vocabulary, text)
+    return flags, text, train_set, val_set, training_run.make_model(flags, vocabulary)
 
 
 def loss_of(model, val_set, num_batches: int = 2) -> float:
@@ -81,26 +88,24 @@ def result_of(watch, steps: int, flags, loss: float) -> dict:
 
 def ours(args, **flags) -> contest.Turn:
     """What `part3/train.py` sets up."""
-    import run_folder
+    import training_run
 
-    run_folder.prepare_processor()
-    run_folder.quieten_lightning()
+    training_run.configure_cpu()
+    training_run.silence_lightning()
     import torch
     import torch.nn.functional as F
 
     import limits
-    import train
-    from callbacks import RunRecord
-    from lightning_module import GPTLightningModule
+    from train import GPTLightningModule
 
     def turn(seed: int, steps: int) -> dict:
-        settings, _, train_set, val_set, model = prepare(args, seed, steps, **flags)
-        record = RunRecord(settings, steps, settings.train_batch_size * settings.block_size, "")
+        settings, text, train_set, val_set, model = prepare(args, seed, steps, **flags)
         module, watch = GPTLightningModule(settings, model, train_set, val_set), clock()
         if settings.compile:
             module.model.compile()
         with tempfile.TemporaryDirectory() as folder:
-            trainer = train.make_trainer(settings, Path(folder), None, record, rounds=1, first_step=0)
+            settings.log_dir = folder
+            trainer, _ = training_run.make_trainer(settings, len(train_set), text)
             trainer.limit_val_batches = 1
             trainer.callbacks.append(watch)
             trainer.fit(module)

@@ -1,0 +1,329 @@
+"""A training's set-up (logging, CPU, text, model, trainer, schedule) and what it leaves in its run directory."""
+
+import argparse
+import contextlib
+import ctypes
+import hashlib
+import logging
+import math
+import os
+import platform
+import sys
+import warnings
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from callbacks import BestAndLast, GenerateCallback, RunRecord, SeedEveryRound, StepBar
+from dataset import TextDataset, load_text, split, steps_per_epoch
+from gpt import GPT
+from inputs import InputError
+from pictures import plot_curves
+from pretrained import check_fits, load_vocabulary
+from run_folder import atomic_write, model_of, resume_hint, write_summary
+from vocabulary import Characters, Vocabulary, from_state
+
+log = logging.getLogger("part3")  # the logger of all modules of this part
+to_stdout = logging.StreamHandler()
+
+
+def log_to_stdout() -> None:
+    """Print progress messages to stdout, unless the application has configured logging."""
+    log.removeHandler(to_stdout)  # of an earlier call: the application may have configured logging since then
+    log.setLevel(logging.NOTSET)
+    if not log.hasHandlers():
+        to_stdout.setStream(sys.stdout)
+        log.addHandler(to_stdout)
+        log.setLevel(logging.INFO)
+
+
+def configure_cpu() -> None:
+    """Two settings that keep training steps on a CPU fast; call it before any tensor is computed, since the threads
+    that compute take the first over when they start.
+
+    Numbers below 1e-38, as in the moments of Adam, are worked on in microcode, so they are flushed to zero. And glibc
+    hands the memory of freed activations back to the system, which must then clear fresh pages in every step, so it is
+    told to keep them.
+    """
+    torch.set_flush_denormal(True)
+    if platform.libc_ver()[0] == "glibc":
+        M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
+        libc = ctypes.CDLL(None)
+        if not libc.mallopt(M_MMAP_THRESHOLD, 1 << 30):
+            libc.mallopt(M_MMAP_THRESHOLD, 1 << 25)  # the most that glibc takes before 2.35
+        for parameter, value in ((M_TRIM_THRESHOLD, (1 << 31) - 1), (M_TOP_PAD, 1 << 28)):
+            libc.mallopt(parameter, value)
+
+
+def silence_lightning() -> None:
+    """Leave out Lightning's notes on hardware that is not there and its advice that does not hold here."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for advice in (
+        ".*LeafSpec.*",
+        ".*does not have many workers.*",
+        ".*smaller than the logging interval.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+        ".*is not a nn.Module.*",
+        ".*across ranks is zero.*",
+    ):
+        warnings.filterwarnings("ignore", advice)
+
+
+def show_progress(asked: bool) -> bool:
+    """Whether to show a progress bar: if the user asked for it, or on a terminal; not in the log file of a job."""
+    return asked or sys.stdout.isatty()
+
+
+def gpu_backend(accelerator: str) -> str | None:
+    """PyTorch's name, "cuda" or "mps", of the GPU that `--accelerator` stands for; None for the CPU."""
+    if accelerator == "cpu":
+        return None
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else None
+
+
+def seed_everything(seed: int) -> None:
+    """Seed all random number generators, and let cuDNN choose the same algorithms in each run."""
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    pl.seed_everything(seed, workers=True, verbose=False)
+
+
+def read_text_of_run(settings: argparse.Namespace) -> str:
+    """The whole text, training and validation part.
+
+    Raises:
+        InputError: it cannot be had, or is not the text of the resumed run.
+    """
+    text = load_text(settings.txt_file, Path(settings.data_dir))
+    if settings.saved and sha256(text) != settings.saved["text_sha256"]:
+        raise InputError(f"{settings.txt_file} is another text than the run to resume was started with: give the path "
+                         "of that one to --txt_file, or start a new run without --resume")  # fmt: skip
+    return text
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def make_vocabulary(settings: argparse.Namespace, text: str) -> Vocabulary:
+    """The vocabulary of the resumed run, that of the pretrained model, or the characters of the text."""
+    if settings.saved:
+        return from_state(settings.saved["vocabulary"])
+    return load_vocabulary(pretrained_place(settings)) if settings.use_pretrained else Characters.of(text)
+
+
+def pretrained_place(settings: argparse.Namespace) -> str | Path:
+    """A published name, or the path of a directory."""
+    return settings.model_type if settings.use_pretrained == "hub" else Path(settings.use_pretrained)
+
+
+def make_model(settings: argparse.Namespace, vocabulary: Vocabulary) -> GPT:
+    """The model of the resumed run, a pretrained one, or a new one, in training mode.
+
+    Raises:
+        InputError: the weights cannot be had, or do not fit the flags.
+    """
+    if settings.saved:
+        return model_of(settings.saved, settings.checkpoint).train()
+    if settings.use_pretrained is None:
+        config = GPT.get_default_config()
+        config.model_type, config.block_size = settings.model_type, settings.block_size
+        config.vocab_size = vocabulary.vocab_size
+        return GPT(config)
+    model = GPT.from_pretrained(pretrained_place(settings))
+    check_fits(pretrained_place(settings), model, vocabulary)
+    if settings.block_size > model.block_size:
+        raise InputError(f"--block_size {settings.block_size} is more than the {model.block_size} positions of the "
+                         "pretrained model")  # fmt: skip
+    for parameter in model.parameters():  # row by row in memory, as in a resumed run, for bit-identical results
+        parameter.data = parameter.data.contiguous()
+    return model.train()
+
+
+def make_datasets(settings: argparse.Namespace, vocabulary: Vocabulary, text: str) -> tuple[TextDataset, TextDataset]:
+    """The first nine tenths of the text for training, the last for validation.
+
+    Args:
+        settings: the run's settings.
+        vocabulary: what the tokens are.
+        text: the whole text.
+
+    Raises:
+        InputError: the text is too short, or consists of one character.
+    """
+    if vocabulary.vocab_size < 2:
+        raise InputError(f"the text consists of {text[0]!r} alone, so that there is nothing to learn: take another one")
+    train_text, val_text = split(text)
+    train_set = TextDataset(settings, None, settings.block_size, vocabulary=vocabulary, text=train_text)
+    try:
+        val_set = TextDataset(settings, None, settings.block_size, vocabulary=vocabulary, text=val_text)
+    except InputError as error:
+        raise InputError(f"the last tenth of the text, which is for validation, is too short: {error}") from error
+    return train_set, val_set
+
+
+def count_devices(settings: argparse.Namespace) -> int:
+    """Number of processes that the flags ask for.
+
+    Raises:
+        InputError: this machine has fewer.
+    """
+    num_gpus = 0 if settings.accelerator == "cpu" else torch.cuda.device_count()
+    available = num_gpus or os.cpu_count()
+    if settings.devices != "auto" and int(settings.devices) > available:
+        raise InputError(f"--devices is {settings.devices}, but this machine has {available}: give at most so many")
+    devices = max(1, num_gpus) if settings.devices == "auto" else int(settings.devices)
+    return devices * settings.num_nodes
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Replaces a checkpoint in one step. Lightning's own plugin writes it into the directory for temporary files first
+    and copies it from there, which takes more than one step where that is another file system."""
+
+    def save_checkpoint(self, checkpoint: dict, path: str, storage_options=None) -> None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(Path(path), lambda file: torch.save(checkpoint, file), mode="wb")
+
+
+def make_trainer(settings: argparse.Namespace, num_windows: int, text: str) -> tuple[pl.Trainer, RunRecord]:
+    """The trainer, whose epochs are the rounds between two validations, and the callback that keeps the run's record.
+    Both write into one run directory.
+
+    Args:
+        settings: the run's settings.
+        num_windows: windows of the training set.
+        text: the whole text.
+
+    Raises:
+        InputError: the devices, the strategy or the number format are not available on this machine, or the run has
+            all its steps already.
+    """
+    num_devices = count_devices(settings)
+    num_steps = planned_steps(settings, num_windows, num_devices)
+    done, rounds = steps_and_rounds_done(settings, num_steps)
+    bar = show_progress(settings.progress_bar)
+    tokens_per_step = settings.train_batch_size * settings.block_size * num_devices
+    record = RunRecord(settings, num_steps, tokens_per_step, sha256(text), quiet=bar)
+    callbacks = [
+        SeedEveryRound(settings.seed),
+        GenerateCallback(settings.generate_batch_size, settings.generate_every_n_steps),
+        record,
+        BestAndLast(kept_steps=done),
+        *([StepBar(record)] if bar else []),
+    ]
+    if settings.accelerator == "gpu" and not gpu_backend("gpu"):
+        raise InputError("--accelerator gpu: PyTorch finds no GPU here: leave the flag out to train on the CPU")
+    try:
+        trainer = pl.Trainer(
+            accelerator=settings.accelerator,
+            devices=settings.devices if settings.devices == "auto" else int(settings.devices),
+            num_nodes=settings.num_nodes,
+            strategy=settings.strategy,
+            precision=settings.precision,
+            max_epochs=rounds + math.ceil((num_steps - done) / settings.val_every_n_steps),
+            reload_dataloaders_every_n_epochs=1,
+            use_distributed_sampler=False,
+            gradient_clip_val=settings.clip_grad_norm or None,
+            logger=TensorBoardLogger(**logger_location(settings, done), default_hp_metric=False),
+            plugins=[AtomicCheckpointIO()],
+            callbacks=callbacks,
+            enable_progress_bar=bar,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+    except (MisconfigurationException, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"--accelerator, --devices, --num_nodes, --strategy or --precision cannot be used here: {reason}"
+        ) from error
+    if settings.precision == "64-true" and trainer.strategy.root_device.type == "mps":
+        raise InputError("--precision 64-true needs float64, which Apple's GPUs do not have: give --accelerator cpu")
+    if trainer.world_size != num_devices:
+        raise InputError(f"--devices and --num_nodes ask for {num_devices} processes, but {trainer.world_size} run: "
+                         "under SLURM, give --ntasks-per-node the number of --devices")  # fmt: skip
+    return trainer, record
+
+
+def steps_and_rounds_done(settings: argparse.Namespace, num_steps: int) -> tuple[int, int]:
+    """Steps and rounds that the resumed run has; zeros for a new run.
+
+    Raises:
+        InputError: the run has all its steps, or the warm-up takes all the steps of a new one.
+    """
+    if settings.saved is None:
+        if settings.warmup_steps >= num_steps:
+            raise InputError(f"--warmup_steps {settings.warmup_steps} must be below the {num_steps} steps of the "
+                             "training")  # fmt: skip
+        return 0, 0
+    done = settings.saved["global_step"]
+    complete = (settings.run_dir / "summary.json").exists()
+    if done > num_steps or (done == num_steps and complete):
+        raise InputError(f"the run already has {done} steps: raise --max_steps or --num_epochs to continue it")
+    return done, settings.saved["epoch"] + 1
+
+
+def logger_location(settings: argparse.Namespace, done: int) -> dict:
+    """Lightning's logger arguments for the directory of the resumed run, whose TensorBoard events after `done` steps
+    are replaced, or for a new one in `log_dir`."""
+    if settings.run_dir is None:
+        return {"save_dir": settings.log_dir}
+    run_dir = settings.run_dir
+    return {"save_dir": run_dir.parent.parent, "name": run_dir.parent.name, "version": run_dir.name,
+            "purge_step": done + 1}  # fmt: skip
+
+
+@contextlib.contextmanager
+def resumable(trainer: pl.Trainer, settings: argparse.Namespace):
+    """Context of a training: if it is interrupted, a message says how to resume it. The KeyboardInterrupt or
+    SystemExit is raised again."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        if trainer.is_global_zero:
+            run_dir, kept_steps = Path(trainer.logger.log_dir), trainer.checkpoint_callback.kept_steps
+            log.info("\n%s", resume_hint(run_dir, settings, trainer.global_step, kept_steps))
+        raise
+
+
+def planned_steps(config: argparse.Namespace, num_windows: int, world_size: int) -> int:
+    """Steps of the whole training: `num_epochs` passes, or `max_steps` where that is less."""
+    steps = config.num_epochs * steps_per_epoch(num_windows, config.train_batch_size * world_size)
+    return min(steps, config.max_steps or steps)
+
+
+def rate_at(step: int, num_steps: int, config: argparse.Namespace) -> float:
+    """Learning rate of a step, as a multiple of `learning_rate`: it rises linearly over `warmup_steps`, and then stays,
+    or falls along half a cosine to `min_learning_rate` (Loshchilov and Hutter, 2017).
+
+    Args:
+        step: 0 for the first.
+        num_steps: of the whole training.
+        config: the flags.
+    """
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    if config.lr_schedule == "constant":
+        return 1.0
+    least = config.min_learning_rate / config.learning_rate
+    progress = min(1.0, (step - config.warmup_steps) / max(1, num_steps - 1 - config.warmup_steps))
+    return least + (1 - least) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def write_results(settings: argparse.Namespace, trainer: pl.Trainer, record: RunRecord, module) -> None:
+    """Write the curves into the run directory, and `summary.json` last."""
+    folder, board = Path(trainer.logger.log_dir), trainer.logger.experiment
+    figure = plot_curves(record.rows, module.train_dataset.vocab_size)
+    figure.savefig(folder / "curves.png", dpi=150)
+    board.add_figure("curves", figure, global_step=trainer.global_step)
+    results = {
+        "parameters": sum(p.numel() for p in module.parameters()),
+        **{name: getattr(module.model.config, name) for name in ("vocab_size", "n_layer", "n_head", "n_embd")},
+    }
+    write_summary(folder, settings, trainer, record, results)
+    board.flush()
+    best = min(record.rows, key=lambda row: row["val_loss"])
+    log.info("best validation: %.4f nats, %.3f bits per character at step %d; texts and numbers are in %s",
+             best["val_loss"], best["val_bpc"], best["step"], folder)  # fmt: skip
