@@ -8,7 +8,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 WIDTH = 105  # characters of a line of the report; comments that go beyond it are left out
 # Name in the report: file, and function, of a class if there is a dot.
 EXCERPTS = {
-    "attention": ("part3/gpt.py", "CausalSelfAttention.weights"),
+    "attention": ("part3/gpt.py", "CausalSelfAttention.forward"),
     "sampling": ("part3/sampling.py", "sample_logits"),
 }
 

@@ -266,7 +266,7 @@ def gpt_curves() -> Figure:
     """Loss and accuracy of the language models against the training step."""
     colours = {"gpt_shakespeare": BLUE, "gpt_grimm": ORANGE}
     runs = {run: results_of(run, "metrics.csv") for run in colours}
-    figure = Figure(figsize=(WIDTH, 1.9), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.8), layout="constrained")
     panels = {"loss [nats]": "loss", "accuracy": "acc"}
     for axes, (label, name) in zip(figure.subplots(1, 2), panels.items(), strict=True):
         for run, rows in runs.items():
@@ -283,7 +283,7 @@ def attention() -> Figure:
     """Weights of three heads, rows the positions that look, columns those that are looked at."""
     found = results_of("gpt_shakespeare", "language.json")["attention"]
     names = [{" ": "␣", "\n": "⏎"}.get(character, character) for character in found["characters"]]
-    figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.35), layout="constrained")
     panels = figure.subplots(1, len(found["heads"]), sharey=True, squeeze=False)[0]
     for axes, head in zip(panels, found["heads"], strict=True):
         weights = [[w if j <= i else math.nan for j, w in enumerate(row)] for i, row in enumerate(head["weights"])]
@@ -293,7 +293,7 @@ def attention() -> Figure:
         axes.tick_params(length=0, pad=1.5)
         axes.set(title=f"layer {found['layer'] + 1}, head {head['head'] + 1}", xlabel="key")
     panels[0].set_ylabel("query")
-    figure.colorbar(image, ax=panels, label="weight", location="bottom", shrink=0.4, aspect=30)
+    figure.colorbar(image, ax=panels, label="weight", shrink=0.8)
     return figure
 
 
