@@ -64,24 +64,14 @@ def compare(codes: Tensor, draws: Tensor) -> dict:
         `std`: of the codes in each dimension;
         `codes_beside_codes`, `draws_beside_draws`: share of the codes (draws) whose nearest neighbour among all codes
         and draws is of their own kind, 1/2 each for equal distributions and 1 for separate ones;
-        `draw_to_code`, `draw_to_draw`, `code_to_code`: median distances to the nearest neighbour of that kind;
-        `codes_beside_codes_of_normal`: the first share with draws from the normal distribution that has the codes' own
-        mean and covariance in the prior's place: 1/2 if the codes are normal, of whatever scale;
         `dimension_of_codes`, `dimension_of_draws`: as of `intrinsic_dimension`.
     """
     among_codes, among_draws = nearest_distances(codes, count=2), nearest_distances(draws, count=2)
     code_to_draw, draw_to_code = nearest_distances(codes, draws)[:, 0], nearest_distances(draws, codes)[:, 0]
-    variances, axes = torch.linalg.eigh(codes.double().T.cov())
-    moved = (draws.double() * variances.clamp(min=0).sqrt()) @ axes.T  # covariance that of the codes
-    of_normal = nearest_distances(codes, (codes.double().mean(dim=0) + moved).to(codes.dtype))[:, 0]
     return {
         "std": codes.std(dim=0).tolist(),
         "codes_beside_codes": (among_codes[:, 0] < code_to_draw).double().mean().item(),
-        "codes_beside_codes_of_normal": (among_codes[:, 0] < of_normal).double().mean().item(),
         "draws_beside_draws": (among_draws[:, 0] < draw_to_code).double().mean().item(),
-        "draw_to_code": draw_to_code.median().item(),
-        "draw_to_draw": among_draws[:, 0].median().item(),
-        "code_to_code": among_codes[:, 0].median().item(),
         "dimension_of_codes": intrinsic_dimension(among_codes),
         "dimension_of_draws": intrinsic_dimension(among_draws),
     }

@@ -1,42 +1,37 @@
-"""Draws the report's figures from `report/results/` into `report/figures/`, as far as their runs are there, and lists
-in `report/results/available.json` what the report can show: `python report/figures.py`."""
+"""Draws the report's figures from `report/results/` into `report/figures/`, copies the code that the report prints
+beside them, and lists in `report/results/available.json` what the report can show: `python report/figures.py`."""
 
 import csv
 import json
 import math
-import statistics
 from pathlib import Path
+from statistics import NormalDist
 
 import matplotlib
+import numpy as np
 from matplotlib import patheffects, ticker
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 
+from excerpts import write_excerpts
+
 REPORT = Path(__file__).resolve().parent
 WIDTH = 6.4  # inches between the margins of a page: the figures are printed at their own size
 BLUE, ORANGE, GREEN, PINK, GREY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#777777"
 STYLE = {"font.size": 9, "legend.fontsize": 8, "axes.titlesize": 9, "svg.hashsalt": "report"}
-# Autoencoders of part 2, with the colour of each.
-AUTOENCODERS = {
-    "ae_z2": ("autoencoder, 2", ORANGE),
-    "ae_z8": ("autoencoder, 8", PINK),
-    "aae_z2": ("adversarial, 2", BLUE),
-    "aae_z8": ("adversarial, 8", GREEN),
-    "aae_z20": ("adversarial, 20", GREY),
-}
+# Autoencoders of part 2 with a colour each; the run's name says which: ae an ordinary one, aae an adversarial one.
+AUTOENCODERS = {"ae_z2": ORANGE, "ae_z8": PINK, "aae_z2": BLUE, "aae_z8": GREEN, "aae_z20": GREY}
 NEAR = 4  # how far from its centre the prior is looked at; report.typ counts the codes beyond it
-# Those of part 2's own pictures.
 DIGIT_COLOURS = (
-    "#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499", "#777777",
+    "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#555555", "#bcbd22", "#17becf",
 )  # fmt: skip
+PERCENTILES = (5, 25, 50, 75, 95)
 
 
 def results_of(run: str, file: str = "summary.json"):
-    """Content of a finished run's JSON or CSV file (rows of numbers); None where either is missing."""
+    """Content of a run's JSON or CSV file (rows of numbers)."""
     path = REPORT / "results" / run / file
-    if not (path.exists() and (path.parent / "summary.json").exists()):
-        return None
     if path.suffix == ".json":
         return json.loads(path.read_text())
     with open(path, newline="") as rows:
@@ -54,9 +49,9 @@ def logarithmic(axes) -> None:
 
 
 def attention_cost() -> Figure:
-    """Time and memory of attention against the length of the sequence."""
+    """Time and memory of attention against the length of the sequence (questions 3.1 and 3.2)."""
     rows = json.loads((REPORT / "results" / "attention_cost.json").read_text())["rows"]
-    figure = Figure(figsize=(WIDTH, 2.5), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.8), layout="constrained")
     for axes, key, label in zip(figure.subplots(1, 2), ("ms", "peak_mib"), ("time [ms]", "memory [MiB]"), strict=True):
         for way, name, colour in (("written_out", "written out", BLUE), ("fused", "fused", ORANGE)):
             points = [(row["length"], row[key]) for row in rows if row["way"] == way]
@@ -70,53 +65,70 @@ def attention_cost() -> Figure:
     return figure
 
 
-def likelihood() -> Figure | None:
+def likelihood() -> Figure:
     """Estimates of log p(x) from samples of the prior and of the encoder, on one scale for all latent spaces."""
-    runs = {run: found for run in ("vae_z2", "vae_z20") if (found := results_of(run, "likelihood.json"))}
-    if not runs:
-        return None
-    figure = Figure(figsize=(WIDTH if len(runs) > 1 else 0.7 * WIDTH, 2.7), layout="constrained")
-    panels = figure.subplots(1, len(runs), sharex=True, sharey=True, squeeze=False)[0]
-    for axes, found in zip(panels, runs.values(), strict=True):
+    figure = Figure(figsize=(WIDTH, 2.5), layout="constrained")
+    panels = figure.subplots(1, 2, sharex=True, sharey=True)
+    for axes, run in zip(panels, ("vae_z2", "vae_z20"), strict=True):
+        found = results_of(run, "likelihood.json")
         for source, colour, marker in (("prior", BLUE, "o"), ("encoder", ORANGE, "s")):
             values = found[source]
             axes.errorbar(values["samples"], values["mean_log_px"], yerr=values["std"], color=colour, marker=marker,
                           markersize=4, capsize=3, linewidth=1, label=f"samples from the {source}")  # fmt: skip
-        axes.set(xscale="log", xlabel="samples $L$", title=f"{found['z_dim']} latent dimensions")
+        axes.set(xscale="log", xlabel="samples $L$", title=f"run {run}")
         axes.grid(alpha=0.3)
     panels[0].set_ylabel(r"estimate of $\log p(x)$ [nats]")
     panels[0].legend(loc="lower right")
     return figure
 
 
-def bpd() -> Figure | None:
-    """Bits per dimension of the VAE over the epochs, and the later ones on a scale that tells them apart."""
+def bpd() -> Figure:
+    """Bits per dimension of the VAE over the first steps, over the epochs, and over the later epochs once more."""
     rows, summary = results_of("vae_z20", "metrics.csv"), results_of("vae_z20")
-    if not rows:
-        return None
-    figure = Figure(figsize=(WIDTH, 2.7), layout="constrained")
-    panels = figure.subplots(1, 2)
+    steps = json.loads((REPORT / "results" / "first_steps.json").read_text())["bpd"]
+    figure = Figure(figsize=(WIDTH, 2.3), layout="constrained")
+    first_steps, *panels = figure.subplots(1, 3)
+    first_steps.plot(range(1, len(steps) + 1), steps, color=BLUE, linewidth=1)
+    first_steps.set(xlabel="step", ylabel="bits per dimension", title="first steps", ylim=(0, 4.2))
+    first_steps.grid(alpha=0.3)
     for axes, first in zip(panels, (0, len(rows) // 4), strict=True):
         epochs = [row["epoch"] for row in rows[first:]]
         for name, label, colour in (("train_bpd", "training", BLUE), ("val_bpd", "validation", ORANGE)):
-            axes.plot(epochs, [row[name] for row in rows[first:]], color=colour, linewidth=1, label=label)
+            axes.plot(epochs, [row[name] for row in rows[first:]], color=colour, linewidth=1, label=f"vae_z20, {label}")
         axes.axhline(summary["test_bpd"], color="black", linestyle="--", linewidth=1,
-                     label=f"test: {summary['test_bpd']:.4f}")  # fmt: skip
-        axes.set_xlabel("epoch")
+                     label=f"vae_z20, test: {summary['test_bpd']:.4f}")  # fmt: skip
+        axes.set(xlabel="epoch", title=f"epochs {first + 1} to {len(rows)}")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
-    panels[0].set_ylabel("negative ELBO [bits per dimension]")
-    panels[0].legend()
+    figure.legend(*panels[0].get_legend_handles_labels(), ncols=3, loc="outside lower center")
     return figure
 
 
-def gap() -> Figure | None:
+def manifold(*runs: str) -> Figure:
+    """What decoders with two latent dimensions make of the plane, over the percentiles of the prior, with its circles
+    where there are several runs to compare."""
+    files = {"vae": "vae_manifold.png", "ae": "manifold.png", "aae": "manifold.png"}
+    paths = {run: REPORT / "results" / run / files[run.split("_")[0]] for run in runs}
+    size = WIDTH / 2 if len(runs) > 1 else 3.55
+    figure = Figure(figsize=(size * len(runs), size), layout="constrained")
+    places = [f"{percent}%\n({NormalDist().inv_cdf(percent / 100):.2f})" for percent in PERCENTILES]
+    for axes, (run, path) in zip(figure.subplots(1, len(runs), squeeze=False)[0], paths.items(), strict=True):
+        axes.imshow(matplotlib.image.imread(path), extent=(0, 100, 100, 0))
+        axes.set_xticks(PERCENTILES, places, fontsize=7)
+        axes.set_yticks(PERCENTILES, places, fontsize=7)
+        axes.set(xlabel="$z_1$", ylabel="$z_2$", title=f"run {run}" if len(runs) > 1 else "")
+        for radius in (1, 2) if len(runs) > 1 else ():
+            around = [math.tau * step / 180 for step in range(181)]
+            circle = [[100 * NormalDist().cdf(radius * f(angle)) for angle in around] for f in (math.cos, math.sin)]
+            axes.plot(*circle, color="#ffb000", linewidth=1.5)
+    return figure
+
+
+def gap() -> Figure:
     """log p(x), the ELBO, and what is between them, image by image."""
-    rows = (results_of("vae_z2", "likelihood.json") or {}).get("gaps")
-    if not rows:
-        return None
+    rows = results_of("vae_z2", "likelihood.json")["gaps"]
     numbers = range(1, len(rows) + 1)
-    figure = Figure(figsize=(WIDTH, 2.7), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.3), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.plot(numbers, [row["log_px"] for row in rows], "o", markersize=4.5, color=BLUE, label=r"$\log p(x)$")
     left.plot(numbers, [row["elbo"] for row in rows], "x", markersize=5, color=ORANGE, label="ELBO")
@@ -125,28 +137,27 @@ def gap() -> Figure | None:
     right.plot(numbers, [row["log_px"] - row["elbo"] for row in rows], "D", markersize=3.5, color="black",
                label=r"$\log p(x) -$ ELBO")  # fmt: skip
     right.set_ylabel("gap [nats]")
-    right.set_ylim(top=1.3 * max(row["log_px"] - row["elbo"] for row in rows))  # room for the legend
+    # Room for the legends.
+    right.set_ylim(top=1.5 * max(row["log_px"] - row["elbo"] for row in rows))
+    left.set_ylim(top=left.get_ylim()[1] + 0.25 * (left.get_ylim()[1] - left.get_ylim()[0]))
     for axes in (left, right):
         axes.set_xlabel("test image")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
-        axes.legend()
+        axes.legend(loc="upper right", ncols=2 if axes is left else 1)
     return figure
 
 
-def code_clouds() -> Figure | None:
+def code_clouds() -> Figure:
     """Codes of test images in the plane over the prior, on the prior's scale; where many lie far outside, a panel with
     all of them goes before."""
-    titles = {"ae_z2": "autoencoder", "aae_z2": "adversarial autoencoder"}
-    runs = {run: found for run in titles if (found := results_of(run, "codes.csv"))}
-    if not runs:
-        return None
+    runs = {run: results_of(run, "codes.csv") for run in ("ae_z2", "aae_z2")}
     panels = []  # run, title, limit
     for run, rows in runs.items():
         reach = sorted(max(abs(row["z_1"]), abs(row["z_2"])) for row in rows)
         if reach[int(0.95 * len(reach))] > NEAR:
-            panels.append((run, f"{titles[run]}, all codes", 1.05 * reach[-1]))
-        panels.append((run, titles[run], NEAR))
+            panels.append((run, f"run {run}, all codes", 1.05 * reach[-1]))
+        panels.append((run, f"run {run}", NEAR))
     figure = Figure(figsize=(WIDTH, 0.8 + WIDTH / max(3, len(panels))), layout="constrained")
     widths = [1 if limit == NEAR else 0.8 for _, _, limit in panels]
     grid = figure.subplots(1, len(panels), squeeze=False, width_ratios=widths)[0]
@@ -173,54 +184,56 @@ def draw_codes(axes, rows: list[dict], limit: float) -> None:
 
 
 def name_digits(axes, rows: list[dict], limit: float) -> None:
-    """Each digit's number at the median of its codes, unless that is outside or another number stands there."""
+    """Each digit's number on one of its codes: where its own are densest and the others' rarest, away from the edge and
+    from the numbers that already stand there; none where there is no such place."""
     outline = [patheffects.withStroke(linewidth=2.5, foreground="white")]
+    points = np.array([(row["z_1"], row["z_2"]) for row in rows])
+    labels = np.array([row["label"] for row in rows])
     placed = []
-    for digit in range(10):
-        points = [[row[name] for row in rows if row["label"] == digit] for name in ("z_1", "z_2")]
-        if points[0]:
-            centre = tuple(statistics.median(values) for values in points)
-            if max(map(abs, centre)) < 0.95 * limit and all(math.dist(centre, p) > 0.13 * limit for p in placed):
-                axes.annotate(str(digit), centre, ha="center", va="center", weight="bold", path_effects=outline)
-                placed.append(centre)
+    for digit, colour in enumerate(DIGIT_COLOURS):
+        own = points[(labels == digit) & (np.abs(points).max(axis=1) < 0.95 * limit)]
+        near = np.linalg.norm(own[:, None] - points, axis=-1) < 0.1 * limit  # (own, all)
+        free = [all(math.dist(point, other) > 0.13 * limit for other in placed) for point in own]
+        if any(free):
+            score = (near & (labels == digit)).sum(axis=1) - (near & (labels != digit)).sum(axis=1)
+            place = own[np.where(free, score, -len(points)).argmax()]
+            axes.annotate(str(digit), place, ha="center", va="center", weight="bold", color=colour,
+                          path_effects=outline)  # fmt: skip
+            placed.append(place)
 
 
-def aae_losses() -> Figure | None:
+def aae_losses() -> Figure:
     """The game of all autoencoders over the epochs."""
-    runs = {run: found for run in AUTOENCODERS if (found := results_of(run, "metrics.csv"))}
-    if not runs:
-        return None
+    runs = {run: results_of(run, "metrics.csv") for run in AUTOENCODERS}
     panels = {
         "reconstruction, training [MSE]": "train_recon_loss", "reconstruction, test [MSE]": "test_recon_loss",
-        "generator's loss [nats]": "train_gen_loss", "discriminator's loss [nats]": "train_disc_loss",
+        "generator's loss, aae alone [nats]": "train_gen_loss", "discriminator's loss [nats]": "train_disc_loss",
         "discriminator's accuracy": "train_accuracy", "codes to prior, KS distance": "test_ks_mean",
     }  # fmt: skip
     undecided = {"train_gen_loss": math.log(2), "train_disc_loss": math.log(2), "train_accuracy": 0.5}
-    figure = Figure(figsize=(WIDTH, 4.4), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.3), layout="constrained")
     grid = figure.subplots(2, 3, sharex=True)
     for axes, (title, name) in zip(grid.T.flat, panels.items(), strict=True):
         for run, rows in runs.items():
-            label, colour = AUTOENCODERS[run]
-            axes.plot([row["epoch"] for row in rows], [row[name] for row in rows], color=colour, linewidth=1,
-                      label=label)  # fmt: skip
+            if name == "train_gen_loss" and run.startswith("ae_"):
+                continue  # takes no part in their training, and reaches 60 nats, which would hide the others
+            axes.plot([row["epoch"] for row in rows], [row[name] for row in rows], color=AUTOENCODERS[run],
+                      linewidth=1, label=run)  # fmt: skip
         if name in undecided:
             axes.axhline(undecided[name], color="black", linestyle=":", linewidth=1)
         axes.set_title(title)
         axes.grid(alpha=0.3, which="both")
-    for axes in (*grid[:, 0], grid[0, 1], grid[1, 2]):  # where the first epochs or a single run would hide the rest
+    for axes in (*grid[:, 0], grid[1, 2]):  # where the first epochs or a single run would hide the rest
         logarithmic(axes)
     for axes in grid[1]:
         axes.set_xlabel("epoch")
-    figure.legend(*grid[0, 0].get_legend_handles_labels(), ncols=3, loc="outside lower center",
-                  title="autoencoder, latent dimensions")  # fmt: skip
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), ncols=5, loc="outside lower center", title="run")
     return figure
 
 
-def distances() -> Figure | None:
+def distances() -> Figure:
     """How far codes are from the prior in 2, 8 and 20 dimensions."""
-    kinds = {"autoencoder": ("ae", ORANGE, "s"), "adversarial": ("aae", BLUE, "o")}
-    if not any(results_of(run) for run in AUTOENCODERS):
-        return None
+    kinds = {"runs ae_z2, ae_z8": ("ae", ORANGE, "s"), "runs aae_z2, aae_z8, aae_z20": ("aae", BLUE, "o")}
     dimensions, images = (2, 8, 20), 10_000
     # What as many draws from the prior give: the square root of the mean square, and for KS the asymptotic mean.
     draws = {
@@ -229,17 +242,16 @@ def distances() -> Figure | None:
         "test_ks_mean": [math.sqrt(math.pi / 2) * math.log(2) / math.sqrt(images) for _ in dimensions],
     }
     panels = {
-        "mean, $\\|\\bar z\\|$": ("summary.json", "test_mean_error"),
-        "covariance, $\\|\\mathrm{cov}(z) - I\\|$": ("summary.json", "test_covariance_error"),
-        "Kolmogorov-Smirnov": ("summary.json", "test_ks_mean"),
+        "mean, $\\|\\bar z\\|$": "test_mean_error",
+        "covariance, $\\|\\mathrm{cov}(z) - I\\|$": "test_covariance_error",
+        "Kolmogorov-Smirnov": "test_ks_mean",
     }
     figure = Figure(figsize=(WIDTH, 2.5), layout="constrained")
-    for axes, (title, (file, name)) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+    for axes, (title, name) in zip(figure.subplots(1, 3), panels.items(), strict=True):
         for label, (prefix, colour, marker) in kinds.items():
-            found = [(i, results_of(f"{prefix}_z{d}", file)) for i, d in enumerate(dimensions)]
-            points = [(i, result[name]) for i, result in found if result]
-            if points:
-                axes.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=5, label=label)
+            runs = [(i, f"{prefix}_z{d}") for i, d in enumerate(dimensions)]
+            points = [(i, results_of(run)[name]) for i, run in runs if run in AUTOENCODERS]
+            axes.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=5, label=label)
         axes.plot(range(3), draws[name], color="black", linestyle=":", marker="_", label="draws of the prior")
         logarithmic(axes)
         axes.set(title=title, xlabel="latent dimensions", xticks=range(3), xticklabels=dimensions,
@@ -250,33 +262,28 @@ def distances() -> Figure | None:
     return figure
 
 
-def gpt_curves() -> Figure | None:
+def gpt_curves() -> Figure:
     """Loss and accuracy of the language models against the training step."""
-    texts = {"gpt_shakespeare": ("Shakespeare", BLUE), "gpt_grimm": ("Grimm", ORANGE)}
-    runs = {run: rows for run in texts if (rows := results_of(run, "metrics.csv"))}
-    if not runs:
-        return None
-    figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
-    panels = {"loss [nats per character]": "loss", "accuracy": "acc"}
+    colours = {"gpt_shakespeare": BLUE, "gpt_grimm": ORANGE}
+    runs = {run: results_of(run, "metrics.csv") for run in colours}
+    figure = Figure(figsize=(WIDTH, 1.8), layout="constrained")
+    panels = {"loss [nats]": "loss", "accuracy": "acc"}
     for axes, (label, name) in zip(figure.subplots(1, 2), panels.items(), strict=True):
         for run, rows in runs.items():
-            text, colour = texts[run]
             for source, title, style in (("train", "training", ":"), ("val", "validation", "-")):
                 axes.plot([row["step"] for row in rows], [row[f"{source}_{name}"] for row in rows], linestyle=style,
-                          color=colour, linewidth=1.2, label=f"{text}, {title}")  # fmt: skip
+                          color=colours[run], linewidth=1.2, label=f"{run}, {title}")  # fmt: skip
         axes.set(xlabel="step", ylabel=label)
         axes.grid(alpha=0.3)
-    figure.legend(*axes.get_legend_handles_labels(), ncols=4, loc="outside lower center", columnspacing=1)
+    axes.legend(fontsize=7, loc="lower right")
     return figure
 
 
-def attention(run: str) -> Figure | None:
+def attention() -> Figure:
     """Weights of three heads, rows the positions that look, columns those that are looked at."""
-    found = (results_of(run, "language.json") or {}).get("attention")
-    if not found:
-        return None
+    found = results_of("gpt_shakespeare", "language.json")["attention"]
     names = [{" ": "␣", "\n": "⏎"}.get(character, character) for character in found["characters"]]
-    figure = Figure(figsize=(WIDTH, 3.1), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.35), layout="constrained")
     panels = figure.subplots(1, len(found["heads"]), sharey=True, squeeze=False)[0]
     for axes, head in zip(panels, found["heads"], strict=True):
         weights = [[w if j <= i else math.nan for j, w in enumerate(row)] for i, row in enumerate(head["weights"])]
@@ -286,35 +293,34 @@ def attention(run: str) -> Figure | None:
         axes.tick_params(length=0, pad=1.5)
         axes.set(title=f"layer {found['layer'] + 1}, head {head['head'] + 1}", xlabel="key")
     panels[0].set_ylabel("query")
-    figure.colorbar(image, ax=panels, label="weight", location="bottom", shrink=0.4, aspect=30)
+    figure.colorbar(image, ax=panels, label="weight", shrink=0.8)
     return figure
 
 
-def available() -> list[str]:
-    """Paths, from the report's folder, of all figures and all files of results; of a run only once it is finished."""
+def list_available() -> None:
+    """Write the paths, from the report's folder, of all figures and results into `available.json`; those of a run only
+    once it is finished."""
     files = [path for folder in ("figures", "results") for path in (REPORT / folder).rglob("*") if path.is_file()]
     complete = [path for path in files if path.parent.name in ("figures", "results") or
                 (path.parent / "summary.json").exists()]  # fmt: skip
-    return sorted(path.relative_to(REPORT).as_posix() for path in complete if path.name != "available.json")
+    listed = sorted(path.relative_to(REPORT).as_posix() for path in complete if path.name != "available.json")
+    (REPORT / "results" / "available.json").write_text(json.dumps(listed, indent=2) + "\n")
 
 
 def main() -> int:
     folder = REPORT / "figures"
     folder.mkdir(exist_ok=True)
-    drawings = {draw.__name__: draw for draw in
-                (attention_cost, likelihood, bpd, gap, code_clouds, aae_losses, distances, gpt_curves)}  # fmt: skip
-    for run in ("gpt_shakespeare", "gpt_grimm"):
-        drawings[f"attention_{run}"] = lambda run=run: attention(run)
+    draws = (attention_cost, likelihood, bpd, gap, code_clouds, aae_losses, distances, gpt_curves, attention)
+    drawings = {draw.__name__: draw for draw in draws}
+    drawings["manifold"] = lambda: manifold("vae_z2")
+    drawings["planes"] = lambda: manifold("ae_z2", "aae_z2")
     with matplotlib.rc_context(STYLE):
         for name, draw in drawings.items():
-            path, figure = folder / f"{name}.svg", draw()
-            if figure is None:
-                path.unlink(missing_ok=True)  # of results that are not there any more
-                continue
-            figure.savefig(path, dpi=250, metadata={"Date": None})
+            path = folder / f"{name}.svg"
+            draw().savefig(path, dpi=250, metadata={"Date": None})
             print(path)
-    text = json.dumps(available(), indent=2) + "\n"
-    (REPORT / "results" / "available.json").write_text(text)
+    write_excerpts(folder)
+    list_available()
     return 0
 
 

@@ -52,11 +52,6 @@ def mean_distance(weights: Tensor) -> Tensor:
     return (weights * (positions[:, None] - positions)).sum(dim=-1).mean(dim=-1)
 
 
-def weight_on_previous(weights: Tensor) -> Tensor:
-    """Mean weight on the position before the query's, over the queries that have one: [..., T, T] to [...]."""
-    return weights.diagonal(offset=-1, dim1=-2, dim2=-1).mean(dim=-1)
-
-
 def heads_to_show(distances: Tensor) -> tuple[int, list[int]]:
     """The layer whose heads differ most in how far they look back, and its heads with the least, the median and the
     largest distance, as far as it has three.
@@ -83,7 +78,6 @@ def attention(model, vocabulary, prompt: str) -> dict:
             for head in heads
         ],
         "mean_distance": [[round(value, 3) for value in row] for row in distances.tolist()],
-        "weight_on_previous": [[round(value, 3) for value in row] for row in weight_on_previous(weights).tolist()],
     }
 
 

@@ -1,7 +1,8 @@
 """How well log p(x) of test images is estimated with samples from the prior and from the encoder (question 1.2), and,
 for two latent dimensions, where the gap of the ELBO is (questions 1.3 and 1.4).
 
-Writes `likelihood.json` into the run directory of a run of part 1:
+Writes `likelihood.json`, and `sample_and_mean.png` with samples above their mean images (question 1.8), into the run
+directory of a run of part 1:
 `python report/likelihood.py --checkpoint part1/VAE_logs/vae_z2/lightning_logs/version_0 --data_dir DATA`
 """
 
@@ -16,6 +17,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.utils import make_grid, save_image
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "part1"))
@@ -111,6 +113,23 @@ def hermite(count: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(nodes), torch.from_numpy(weights / math.sqrt(2 * math.pi))
 
 
+@torch.no_grad()
+def sample_and_mean(decoder, z: Tensor) -> Tensor:
+    """Pixels drawn from their distributions above the mean images of the same latent vectors.
+
+    Args:
+        decoder: maps [B, D] to logits [B, 16, 28, 28].
+        z: [B, D].
+
+    Returns:
+        A picture [3, H, W] in [0, 1].
+    """
+    probs = decoder(z).softmax(dim=1).movedim(1, -1)  # (B, 28, 28, 16)
+    drawn = torch.multinomial(probs.flatten(end_dim=2), 1).view(probs.shape[:-1]).float()  # (B, 28, 28)
+    mean = probs @ torch.arange(16.0)
+    return make_grid(torch.cat([drawn, mean]).unsqueeze(1) / 15, nrow=len(z), pad_value=0.5)
+
+
 def build_parser() -> argparse.ArgumentParser:
     from inputs import Parser
 
@@ -177,6 +196,8 @@ def main(argv: list[str] | None = None) -> int:
         "seconds": round(time.perf_counter() - begin, 1),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    torch.manual_seed(args.seed)
+    save_image(sample_and_mean(model.decoder, torch.randn(5, z_dim)), output_dir / "sample_and_mean.png")
     path = output_dir / "likelihood.json"
     atomic_write(path, lambda file: file.write(json.dumps(result, indent=2) + "\n"))
     print(path)

@@ -32,6 +32,13 @@ RUNS = {
     "gpt_grimm": f"part3/train.py --txt_file DATA/text/grimms_fairy_tales.txt {GPT}",
     "vae_z20_ema": "part1/train.py --z_dim 20 --epochs 80 --seed 42 --ema 0.9998 --importance_samples 100",
 }
+# Those of the headline numbers with other seeds, and other encoders.
+RUNS |= {
+    **{f"{name}_seed{seed}": RUNS[name].replace("--seed 42", f"--seed {seed}")
+       for name in ("vae_z20", "ae_z8", "aae_z8") for seed in (1, 2)},
+    **{f"{name}_{encoder}": f"{RUNS[name]} --encoder {encoder}"
+       for name in ("aae_z20", "aae_z8") for encoder in ("gaussian", "universal")},
+}  # fmt: skip
 # Where those texts come from that are not downloaded.
 SOURCES = {"DATA/text/grimms_fairy_tales.txt": "https://www.gutenberg.org/ebooks/2591 as plain text in UTF-8"}
 # What is computed of a finished run of each part: the command without --checkpoint RUN, and the file in the run's
@@ -56,8 +63,9 @@ KEPT = [
     "curves.png",
     "manifold.png",
     "codes.csv",
+    "sample_and_mean.png",
     *(file for _, file in ANALYSES.values()),
-    *(f"texts/step_{step}.txt" for step in (0, 500, 1000, 1500)),
+    "texts/step_1500.txt",
     *(f"results/Prior_samples/samples_epoch_{epoch}.png" for epoch in (0, 20, 50, 100)),
     *(f"results/Reconstruction/reconstruction_{epoch}.png" for epoch in (0, 20, 50, 100)),
 ]
@@ -179,7 +187,8 @@ def collect(run: Path, name: str) -> None:
     """Copy a finished run's numbers and pictures; what only this machine's paths could say is left out."""
     target = RESULTS / name
     target.mkdir(parents=True, exist_ok=True)
-    for file in KEPT:
+    kept = ["metrics.csv", *(file for _, file in ANALYSES.values())] if "_seed" in name else KEPT  # of those, numbers
+    for file in kept:
         if (run / file).exists():
             shutil.copyfile(run / file, target / Path(file).name)
     summary = json.loads((run / "summary.json").read_text())

@@ -46,7 +46,6 @@ def test_equal_distributions(codes):
     found = codes.compare(torch.randn(2000, 3), torch.randn(2000, 3))
     assert found["codes_beside_codes"] == pytest.approx(0.5, abs=0.04)
     assert found["draws_beside_draws"] == pytest.approx(0.5, abs=0.04)
-    assert found["draw_to_code"] == pytest.approx(found["draw_to_draw"], rel=0.1)
     assert found["dimension_of_codes"] == pytest.approx(found["dimension_of_draws"], rel=0.1)
 
 
@@ -55,10 +54,7 @@ def test_codes_far_from_the_draws(codes):
     cloud = 0.01 * torch.randn(500, 2) + torch.tensor([20.0, 0.0])
     found = codes.compare(cloud, torch.randn(500, 2))
     assert found["codes_beside_codes"] == found["draws_beside_draws"] == 1
-    assert found["draw_to_code"] == pytest.approx(20, abs=0.3)
-    assert found["code_to_code"] < 0.01 < found["draw_to_draw"]
     assert found["std"] == pytest.approx([0.01, 0.01], rel=0.2)
-    assert found["codes_beside_codes_of_normal"] == pytest.approx(0.5, abs=0.08)
 
 
 def test_codes_on_a_line_among_draws_from_the_plane(codes):
@@ -67,7 +63,6 @@ def test_codes_on_a_line_among_draws_from_the_plane(codes):
     found = codes.compare(line, torch.randn(3000, 2))
     assert found["codes_beside_codes"] > 0.9
     assert found["draws_beside_draws"] > 0.8
-    assert found["codes_beside_codes_of_normal"] == pytest.approx(0.5, abs=0.04)  # with its own covariance it is normal
     assert found["dimension_of_codes"] == pytest.approx(1, rel=0.1)
     assert found["dimension_of_draws"] == pytest.approx(2, rel=0.1)
 
@@ -77,7 +72,6 @@ def test_codes_that_are_not_normal(codes):
     angles = 2 * math.pi * torch.rand(2000)
     found = codes.compare(math.sqrt(2) * torch.stack([angles.cos(), angles.sin()], dim=1), torch.randn(2000, 2))
     assert found["codes_beside_codes"] > 0.8
-    assert found["codes_beside_codes_of_normal"] > 0.8
 
 
 def test_the_table(codes):

@@ -13,100 +13,89 @@ import typst
 
 from part_loader import load_script
 
-GAPS = [{"log_px": -300.0, "elbo": -303.5, "gap": 3.5}, {"log_px": -150.0, "elbo": -150.25, "gap": 0.25}]
-CODES = {"z_dim": 2, "images": 60, "seed": 0, "codes_beside_codes": 0.75, "codes_beside_codes_of_normal": 0.5,
-         "draws_beside_draws": 0.5, "draw_to_code": 0.2, "draw_to_draw": 0.1, "code_to_code": 0.1,
-         "dimension_of_codes": 1.5, "dimension_of_draws": 2.0, "dimension_of_images": 12.0}  # fmt: skip
-LANGUAGE = {
-    "prompt": "a b", "step": 3, "seed": 0,
-    "attention": {
-        "characters": ["a", " ", "b"], "layer": 1, "mean_distance": [[0.5, 0.5], [0.2, 0.7]],
-        "weight_on_previous": [[0.1, 0.2], [0.3, 0.4]],
-        "heads": [{"head": n, "weights": [[1.0, 0.0, 0.0], [0.4, 0.6, 0.0], [0.2, 0.3, 0.5]]} for n in (0, 1)],
-    },
-    "continuations": {"n_steps": 2, "greedy": "a b\na", "sampled": [{"temperature": 1.5, "text": "a bba"}]},
+# Runs that the report can do without, and the run whose results stand in for theirs.
+OPTIONAL = {
+    "vae_z20_torch_init": "vae_z20", "vae_z20_seed1": "vae_z20", "vae_z20_seed2": "vae_z20",
+    "aae_z20_gaussian": "aae_z20", "aae_z20_universal": "aae_z20", "aae_z8_gaussian": "aae_z8",
 }  # fmt: skip
 
 
 @pytest.fixture
-def copied(repository, tmp_path):
-    """The module with a copy of the report's sources and of the results of three runs."""
+def copied(repository, tmp_path, monkeypatch):
+    """The module with a copy of the report's sources, figures and results, without the optional runs."""
     report = tmp_path / "report"
     report.mkdir()
     for file in ("report.typ", "references.bib", "published.json"):
         shutil.copy(repository / "report" / file, report)
-    for path in (repository / "report" / "results").iterdir():
-        if path.name in ("vae_z20", "aae_z8", "gpt_shakespeare"):
-            shutil.copytree(path, report / "results" / path.name)
-        elif path.suffix == ".json":
-            (report / "results").mkdir(exist_ok=True)
-            shutil.copy(path, report / "results")
-    for file in ("aae_z8/codes.json", "gpt_shakespeare/language.json"):
-        (report / "results" / file).unlink(missing_ok=True)
+    for folder in ("results", "figures"):
+        shutil.copytree(repository / "report" / folder, report / folder)
+    for run in OPTIONAL:
+        shutil.rmtree(report / "results" / run, ignore_errors=True)
+    monkeypatch.syspath_prepend(str(repository / "report"))  # as where it runs as a script
     module = load_script(repository / "report" / "figures.py")
     module.REPORT = report
     return module
 
 
-def add_all_runs(report: Path) -> None:
-    """Made-up results in the place of those runs that the copy lacks."""
-    results = report / "results"
-    for run, like in (("vae_z2", "vae_z20"), ("ae_z8", "aae_z8"), ("ae_z2", "aae_z8"), ("aae_z2", "aae_z8"),
-                      ("aae_z20", "aae_z8"), ("gpt_grimm", "gpt_shakespeare"), ("vae_z20_ema", "vae_z20")):  # fmt: skip
-        shutil.copytree(results / like, results / run)
-        summary = json.loads((results / run / "summary.json").read_text())
-        if "z" in run:
-            summary["flags"].update(z_dim=int(run.split("z")[1].split("_")[0]), ema=0.5)
-        (results / run / "summary.json").write_text(json.dumps(summary))
-    shutil.copy(results / "vae_z2" / "epoch_0_samples.png", results / "vae_z2" / "vae_manifold.png")
-    likelihood = json.loads((results / "vae_z20" / "likelihood.json").read_text())
-    (results / "vae_z2" / "likelihood.json").write_text(json.dumps({**likelihood, "z_dim": 2, "gaps": GAPS}))
-    for run, spread in (("ae_z2", 7.0), ("aae_z2", 1.0)):
-        rows = [f"{spread * math.cos(d):.3f},{spread * math.sin(d):.3f},{d}" for d in range(10)]
-        (results / run / "codes.csv").write_text("\n".join(["z_1,z_2,label", *rows, ""]))
-        (results / run / "codes.json").write_text(json.dumps({**CODES, "std": [spread, spread]}))
-    for run in ("gpt_shakespeare", "gpt_grimm"):
-        (results / run / "language.json").write_text(json.dumps(LANGUAGE))
+def text_of(report: Path) -> str:
+    """What the report's figures, tables, captions and paragraphs say."""
+
+    def words(content) -> str:
+        if isinstance(content, dict):
+            content = [" "] if content.get("func") == "space" else [v for k, v in content.items() if k != "func"]
+        return (
+            content if isinstance(content, str) else "".join(map(words, content)) if isinstance(content, list) else ""
+        )
+
+    return "\n".join(map(words, json.loads(typst.query(report / "report.typ", "selector(figure).or(par)"))))
 
 
-def found_in(report: Path, selector: str) -> list:
-    return json.loads(typst.query(report / "report.typ", selector))
-
-
-def test_figures_and_text_appear_with_their_runs(copied, capsys):
-    """And what has no results any more goes again."""
-    assert copied.main() == 0
-    drawn = ["attention_cost", "likelihood", "bpd", "aae_losses", "distances", "gpt_curves"]
-    assert capsys.readouterr().out.split() == [str(copied.REPORT / "figures" / f"{name}.svg") for name in drawn]
-    figures, pending = (len(found_in(copied.REPORT, what)) for what in ("figure", "<pending>"))
-
-    add_all_runs(copied.REPORT)
+def test_all_figures_are_drawn(copied, repository, capsys):
+    shutil.rmtree(copied.REPORT / "figures")
     assert copied.main() == 0
     drawn = ["attention_cost", "likelihood", "bpd", "gap", "code_clouds", "aae_losses", "distances", "gpt_curves",
-             "attention_gpt_shakespeare", "attention_gpt_grimm"]  # fmt: skip
+             "attention", "manifold", "planes"]  # fmt: skip
     assert capsys.readouterr().out.split() == [str(copied.REPORT / "figures" / f"{name}.svg") for name in drawn]
-    # Gap, manifold, 2.4's reconstructions, three for 2.6, samples and table of 2.7, and for the texts two heat maps
-    # and two continuations.
-    assert len(found_in(copied.REPORT, "figure")) == figures + 12
-    left = [str(block) for block in found_in(copied.REPORT, "<pending>")]
-    assert len(left) < pending and all("descri" in block or "what is seen" in block for block in left)
-    captions = str([figure["caption"] for figure in found_in(copied.REPORT, "figure")])
-    for run in ("vae_z2", "ae_z8", "ae_z2", "aae_z2", "aae_z20", "gpt_grimm"):
-        assert repr(run) in captions
+    made = {path.name for path in (copied.REPORT / "figures").iterdir()}
+    assert made == {path.name for path in (repository / "report" / "figures").iterdir()}, "and no others are committed"
 
-    shutil.rmtree(copied.REPORT / "results" / "ae_z2")
-    shutil.rmtree(copied.REPORT / "results" / "aae_z2")
-    assert copied.main() == 0
-    assert not (copied.REPORT / "figures" / "code_clouds.svg").exists()
-    assert repr("ae_z2") not in str([figure["caption"] for figure in found_in(copied.REPORT, "figure")])
+
+def test_text_appears_with_optional_runs(copied):
+    """And the report is complete without them."""
+    copied.list_available()
+    before = text_of(copied.REPORT)
+    assert not any(run in before for run in OPTIONAL) and "3 seeds" not in before
+
+    results = copied.REPORT / "results"
+    for run, like in OPTIONAL.items():
+        shutil.copytree(results / like, results / run)
+    summary = json.loads((results / "vae_z20" / "summary.json").read_text())
+    for number, bpd in ((1, 0.6), (2, 0.7)):
+        (results / f"vae_z20_seed{number}" / "summary.json").write_text(json.dumps({**summary, "test_bpd": bpd}))
+    shutil.copy(results / "vae_z20" / "epoch_0_samples.png", results / "vae_z20_torch_init" / "sample_and_mean.png")
+    copied.list_available()
+    after = text_of(copied.REPORT)
+    assert all(run in after for run in OPTIONAL if "seed" not in run)
+    lowest = summary["test_bpd"]
+    assert f"{(lowest + 0.6 + 0.7) / 3:.4f} ({lowest:.4f} to 0.7000, 3 seeds)" in after
+
+
+def test_counts_by_eye_hold_for_the_run_that_was_counted(copied):
+    """Another run of the same name has other samples."""
+    copied.list_available()
+    assert text_of(copied.REPORT).count("counted by eye") == 3
+    path = copied.REPORT / "results" / "vae_z20" / "summary.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "finished": "later"}))
+    assert text_of(copied.REPORT).count("counted by eye") == 2
 
 
 def test_a_run_without_its_summary_is_not_there_yet(copied):
-    add_all_runs(copied.REPORT)
-    (copied.REPORT / "results" / "vae_z2" / "summary.json").unlink()
-    copied.main()
-    listed = json.loads((copied.REPORT / "results" / "available.json").read_text())
-    assert not [path for path in listed if "vae_z2/" in path or "gap" in path]
+    results = copied.REPORT / "results"
+    shutil.copytree(results / "aae_z20", results / "aae_z20_gaussian")
+    (results / "aae_z20_gaussian" / "summary.json").unlink()
+    copied.list_available()
+    listed = json.loads((results / "available.json").read_text())
+    assert not [path for path in listed if "gaussian" in path]
     assert {"results/vae_z20/summary.json", "results/attention_cost.json", "figures/likelihood.svg"} <= set(listed)
     assert all((copied.REPORT / path).is_file() for path in listed)
 
@@ -118,10 +107,9 @@ def test_the_committed_list_names_files_that_exist(repository):
 
 
 def test_panels_that_are_compared_have_equal_scales(copied):
-    add_all_runs(copied.REPORT)
     left, right = copied.likelihood().axes
     assert left.get_ylim() == right.get_ylim() and left.get_xlim() == right.get_xlim()
-    assert [axes.get_title() for axes in (left, right)] == ["2 latent dimensions", "20 latent dimensions"]
+    assert [axes.get_title() for axes in (left, right)] == ["run vae_z2", "run vae_z20"]
     panels = copied.code_clouds().axes
     for axes in panels:
         low, high = axes.get_xlim()
@@ -131,13 +119,14 @@ def test_panels_that_are_compared_have_equal_scales(copied):
 
 
 def test_codes_far_from_the_prior_are_shown_once_more_around_it(copied):
-    """Ten digits on a ring of radius 70, of which the last is moved to the centre; the others lie around the prior."""
-    add_all_runs(copied.REPORT)
+    """Ten digits on a ring of radius 70, the last one moved to the centre; the other run's on one of radius 1."""
     path = copied.REPORT / "results" / "ae_z2" / "codes.csv"
     rows = [f"{70 * math.cos(digit)},{70 * math.sin(digit)},{digit}" for digit in range(9)]
     path.write_text("\n".join(["z_1,z_2,label", *rows, "1.5,0.5,9"]) + "\n")
+    around = [f"{math.cos(digit)},{math.sin(digit)},{digit}" for digit in range(10)]
+    (copied.REPORT / "results" / "aae_z2" / "codes.csv").write_text("\n".join(["z_1,z_2,label", *around]) + "\n")
     panels = copied.code_clouds().axes
-    assert [axes.get_title() for axes in panels] == ["autoencoder, all codes", "autoencoder", "adversarial autoencoder"]
+    assert [axes.get_title() for axes in panels] == ["run ae_z2, all codes", "run ae_z2", "run aae_z2"]
     assert panels[0].get_xlim()[1] >= 70 * math.cos(0)
     assert {axes.get_xlim() for axes in panels[1:]} == {(-4, 4)}
     assert {axes.get_ylim() for axes in panels[1:]} == {(4, -4)}
@@ -152,7 +141,6 @@ def test_codes_far_from_the_prior_are_shown_once_more_around_it(copied):
 
 def test_numbers_of_digits_do_not_cover_each_other(copied):
     """The last four digits have nearly the place of the first."""
-    add_all_runs(copied.REPORT)
     path = copied.REPORT / "results" / "aae_z2" / "codes.csv"
     places = [(digit - 2, 0) for digit in range(6)] + [(-1.9, 0.1 * digit) for digit in range(4)]
     path.write_text("\n".join(["z_1,z_2,label", *(f"{x},{y},{digit}" for digit, (x, y) in enumerate(places)), ""]))
@@ -160,21 +148,43 @@ def test_numbers_of_digits_do_not_cover_each_other(copied):
 
 
 def test_bits_per_dimension_are_those_of_the_run(copied):
-    """On the right without the first quarter of the epochs; the test score as a line across both."""
-    run = copied.REPORT / "results" / "vae_z20"
-    with open(run / "metrics.csv", newline="") as file:
+    """First the single steps, then the epochs, and these once more without the first quarter; the test score as a line
+    across."""
+    results = copied.REPORT / "results"
+    with open(results / "vae_z20" / "metrics.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    for axes, first in zip(copied.bpd().axes, (0, len(rows) // 4), strict=True):
+    first_steps, *panels = copied.bpd().axes
+    steps = json.loads((results / "first_steps.json").read_text())["bpd"]
+    assert list(first_steps.lines[0].get_ydata()) == steps and len(steps) == 100
+    assert steps[0] == pytest.approx(4, abs=0.05), "16 grey values, all equally probable"
+    assert float(rows[0]["train_bpd"]) < sum(steps) / 100 < 2, "the epoch goes on where these steps end"
+    for axes, first in zip(panels, (0, len(rows) // 4), strict=True):
         training, validation, test = axes.lines
         assert list(training.get_xdata()) == list(range(first + 1, len(rows) + 1))
         assert list(training.get_ydata()) == [float(row["train_bpd"]) for row in rows[first:]]
         assert list(validation.get_ydata()) == [float(row["val_bpd"]) for row in rows[first:]]
-        assert set(test.get_ydata()) == {json.loads((run / "summary.json").read_text())["test_bpd"]}
+        assert set(test.get_ydata()) == {json.loads((results / "vae_z20" / "summary.json").read_text())["test_bpd"]}
+
+
+def test_percentiles_and_circles_of_the_prior(copied):
+    """The circle of radius 1 crosses the axes at the 16th and the 84th percentile, of radius 2 at the 2nd and 98th."""
+    panels = copied.manifold("ae_z2", "aae_z2").axes
+    for axes in panels:
+        assert axes.get_xlim() == (0, 100) and axes.get_ylim() == (100, 0), "z_2 grows downwards"
+        for line, share in zip(axes.lines, (15.8655, 2.275), strict=True):
+            x, y = line.get_data()
+            assert (min(x), max(x), min(y), max(y)) == pytest.approx((share, 100 - share) * 2, abs=1e-3)
+        labels = [label.get_text() for label in axes.get_xticklabels()]
+        assert (labels[0], labels[2], labels[4]) == ("5%\n(-1.64)", "50%\n(0.00)", "95%\n(1.64)")
+    (alone,) = copied.manifold("vae_z2").axes
+    assert not alone.lines and alone.get_xlim() == (0, 100)
 
 
 def test_the_gap_is_shown_in_two_ways(copied):
     """The integrated divergence as bars, and the difference of log p(x) and ELBO as points."""
-    add_all_runs(copied.REPORT)
+    path = copied.REPORT / "results" / "vae_z2" / "likelihood.json"
+    gaps = [{"log_px": -300.0, "elbo": -303.5, "gap": 3.5}, {"log_px": -150.0, "elbo": -150.25, "gap": 0.25}]
+    path.write_text(json.dumps({**json.loads(path.read_text()), "gaps": gaps}))
     left, right = copied.gap().axes
     assert [list(line.get_ydata()) for line in left.lines] == [[-300.0, -150.0], [-303.5, -150.25]]
     assert [bar.get_height() for bar in right.patches] == [3.5, 0.25]
@@ -182,8 +192,10 @@ def test_the_gap_is_shown_in_two_ways(copied):
 
 
 def test_attention_above_the_diagonal_is_left_blank(copied):
-    add_all_runs(copied.REPORT)
-    panels = [axes for axes in copied.attention("gpt_grimm").axes if axes.images]
+    path = copied.REPORT / "results" / "gpt_shakespeare" / "language.json"
+    heads = [{"head": n, "weights": [[1.0, 0.0, 0.0], [0.4, 0.6, 0.0], [0.2, 0.3, 0.5]]} for n in (0, 1)]
+    path.write_text(json.dumps({"attention": {"characters": ["a", " ", "b"], "layer": 1, "heads": heads}}))
+    panels = [axes for axes in copied.attention().axes if axes.images]
     assert [axes.get_title() for axes in panels] == ["layer 2, head 1", "layer 2, head 2"], "counted from 1"
     for axes in panels:
         shown = np.ma.filled(axes.images[0].get_array().astype(float), np.nan)
@@ -204,11 +216,12 @@ def test_distances_of_draws_from_the_prior_are_those_of_draws(copied, part2):
 
 
 def test_losses_are_those_of_the_runs(copied):
-    add_all_runs(copied.REPORT)
     with open(copied.REPORT / "results" / "aae_z8" / "metrics.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     panels = {axes.get_title(): axes for axes in copied.aae_losses().axes}
     assert len(panels) == 6
     lines = {line.get_label(): line for line in panels["reconstruction, test [MSE]"].lines}
-    assert list(lines) == ["autoencoder, 2", "autoencoder, 8", "adversarial, 2", "adversarial, 8", "adversarial, 20"]
-    assert list(lines["adversarial, 8"].get_ydata()) == [float(row["test_recon_loss"]) for row in rows]
+    assert list(lines) == ["ae_z2", "ae_z8", "aae_z2", "aae_z8", "aae_z20"]
+    generators = panels["generator's loss, aae alone [nats]"].lines[:-1]  # the last marks log 2
+    assert [line.get_label() for line in generators] == ["aae_z2", "aae_z8", "aae_z20"]
+    assert list(lines["aae_z8"].get_ydata()) == [float(row["test_recon_loss"]) for row in rows]

@@ -43,7 +43,7 @@ def test_the_model_is_left_as_it_was(language, part3):
     assert not any(block.attn._forward_hooks for block in model.transformer.h)
 
 
-def test_distances_and_weights_by_hand(language):
+def test_distances_by_hand(language):
     own, previous, first = torch.eye(4), torch.zeros(4, 4), torch.zeros(4, 4)
     previous[0, 0] = previous[1, 0] = previous[2, 1] = previous[3, 2] = 1
     first[:, 0] = 1
@@ -51,7 +51,6 @@ def test_distances_and_weights_by_hand(language):
     weights = torch.stack([own, previous, first, even])
     # Query t looks back t / 2 on average where all weights are equal: (0 + 1/2 + 1 + 3/2) / 4.
     assert language.mean_distance(weights).tolist() == pytest.approx([0, 3 / 4, 6 / 4, 3 / 4])
-    assert language.weight_on_previous(weights).tolist() == pytest.approx([0, 1, 1 / 3, (1 / 2 + 1 / 3 + 1 / 4) / 3])
 
 
 def test_the_layer_whose_heads_differ_most_is_shown(language):
@@ -93,7 +92,6 @@ def test_the_command_writes_into_the_run_s_folder(language, part3, run, capsys):
         torch.testing.assert_close(found, weights[shown["layer"], head["head"]], rtol=0, atol=1e-4)
     distances = [shown["mean_distance"][shown["layer"]][head["head"]] for head in shown["heads"]]
     assert distances == sorted(distances)
-    assert len(shown["weight_on_previous"]) == 3 and len(shown["weight_on_previous"][0]) == 3
 
     texts = result["continuations"]
     greedy = vocabulary.decode(model.generate(prompt, 29)[0].tolist())

@@ -113,6 +113,15 @@ def test_without_information_the_gap_is_the_divergence_from_the_prior(likelihood
         assert row["elbo"] == pytest.approx(row["log_px"] - divergence, abs=5e-3)
 
 
+def test_samples_stand_above_their_mean_images(likelihood):
+    """Half of all pixels are black and half white, so that each mean is 7.5 of 15; 2 pixels lie between pictures."""
+    picture = likelihood.sample_and_mean(Model().decoder, torch.zeros(3, 2))
+    assert picture.shape == (3, 2 * 30 + 2, 3 * 30 + 2)
+    sample, mean = picture[0, 2:30, 32:60], picture[0, 32:60, 32:60]
+    assert sample.unique().tolist() == [0, 1] and sample.mean().item() == pytest.approx(0.5, abs=0.1)
+    torch.testing.assert_close(mean, torch.full((28, 28), 0.5))
+
+
 @pytest.fixture(scope="module")
 def run(_parts, tmp_path_factory):
     """A VAE with two latent dimensions after one epoch on the small digits."""
