@@ -1,13 +1,12 @@
 """Tensors are made on the device of the model, shown on a pretended GPU (see pretended_gpu.py).
 
-Accepted: a move with `.to(...)`, `type_as`, `device=`, `..._like`; results on the GPU or back on the CPU. Only tensors of
-two devices in one operation count as a mistake here; whatever else goes wrong is judged elsewhere.
+Accepted: a move with `.to(...)`, `type_as`, `device=`, `..._like`; results on the GPU or back on the CPU. Only tensors
+of two devices in one operation count as a mistake here; whatever else goes wrong is judged elsewhere.
 """
 
 from collections.abc import Callable
 
 import torch
-
 from course.criterion import Failure, criterion
 from course.part1_manifold import NumberedDecoder
 from course.pretended_gpu import OnGpu, OtherDevice, on_gpu, pretended_gpu
@@ -63,7 +62,9 @@ def device_of_the_networks(part):
     except Exception:
         return
     _stays(lambda: encoder(on_gpu(images())), "the encoder makes a tensor on the CPU: use the device of its input")
-    _stays(lambda: decoder(on_gpu(torch.zeros(5, Z_DIM))), "the decoder makes a tensor on the CPU: use that of its input")
+    _stays(
+        lambda: decoder(on_gpu(torch.zeros(5, Z_DIM))), "the decoder makes a tensor on the CPU: use that of its input"
+    )
 
 
 @criterion("1.8")

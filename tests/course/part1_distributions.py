@@ -1,7 +1,7 @@
 """torch.distributions, which the assignment forbids.
 
 Accepted: an import that nothing uses; in visualize_manifold a use is a remark, since the template's hint points there.
-Files of tests are not searched.
+Files and functions of tests are not searched, nor is what stands under `if __name__ == "__main__"`.
 """
 
 import ast
@@ -26,7 +26,11 @@ def uses(source: str) -> list[tuple[str, int, str]]:
     found = []
 
     def visit(node: ast.AST, function: str) -> None:
+        if isinstance(node, ast.If) and "__name__" in ast.unparse(node.test):
+            return  # the student's own checks
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            if node.name.startswith("test"):
+                return
             function = node.name
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in names | modules:
             found.append((function, node.lineno, node.id))

@@ -4,10 +4,9 @@ Accepted: any algebraic form; a KLD that takes the log variance, if VAE.forward 
 """
 
 import torch
-from torch import Tensor
-
 from course.criterion import criterion, expect
 from course.standins_part1 import Decoder, close, images, kl, make_vae, number, replaced
+from torch import Tensor
 
 CASES = [(0.0, 0.0), (1.3, 0.0), (0.0, -0.7), (-2.1, 0.4), (0.3, 1.5)]
 MISTAKES = {
@@ -18,9 +17,7 @@ MISTAKES = {
         0.5 * (torch.exp(s) + m**2 - 1 - s)
     ),
     "log sigma^2 = 2 log_std: a factor 2 is missing": lambda m, s: 0.5 * (torch.exp(2 * s) + m**2 - 1 - s),
-    "log_std is used as if it were the standard deviation": lambda m, s: (
-        0.5 * (s**2 + m**2 - 1 - torch.log(s**2))
-    ),
+    "log_std is used as if it were the standard deviation": lambda m, s: 0.5 * (s**2 + m**2 - 1 - torch.log(s**2)),
     "the -1 is missing": lambda m, s: 0.5 * (torch.exp(2 * s) + m**2 - 2 * s),
     "the mean must be squared": lambda m, s: 0.5 * (torch.exp(2 * s) + m - 1 - 2 * s),
     "the log has the wrong sign: - 2 log_std": lambda m, s: 0.5 * (torch.exp(2 * s) + m**2 - 1 + 2 * s),

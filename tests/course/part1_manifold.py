@@ -1,9 +1,9 @@
 """visualize_manifold: the decoder's mean pictures over a grid of percentiles of the prior.
 
-Accepted: either latent variable along x, and either direction; one call of the decoder or many; any padding of the grid;
-tensors or arrays; one or three channels; `torch.distributions` for the percentiles (the template's hint).
-The stand-in decoder writes its running number into each picture, in pixels of which it is sure, so that each picture of
-the grid can be traced to its latent vector whatever is done with the grey values.
+Accepted: either latent variable along x, and either direction; one call of the decoder or many; any padding of the
+grid; tensors or arrays; one or three channels; `torch.distributions` for the percentiles (the template's hint). The
+stand-in decoder writes a running number into each picture, in pixels of which it is sure, so that each picture of the
+grid can be traced to its latent vector whatever is done with the grey values.
 """
 
 import ast
@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.stats import norm
-from torch import Tensor
-
 from course.criterion import Failure, criterion, expect
 from course.standins_part1 import Decoder
+from scipy.stats import norm
+from torch import Tensor
 
 GRID = 20
 SURE = 60.0
@@ -104,7 +103,9 @@ def manifold_percentiles(part):
         if not values.isfinite().all():
             hint = "the percentiles 0 and 1 lie at infinity: begin at 0.5 / grid_size and end at 1 - 0.5 / grid_size"
         elif len(values) == GRID and np.allclose(np.diff(values), np.diff(values)[0], rtol=0.01):
-            hint = "the latents are evenly spaced: it is the percentiles that are, so put them through the ppf of N(0, 1)"
+            hint = (
+                "the latents are evenly spaced: it is the percentiles that are, so put them through the ppf of N(0, 1)"
+            )
         right = len(values) == GRID and np.allclose(values, expected, atol=2e-3)
         expect(right, hint, given="grid_size 20", expected=f"20 values from {expected[0]:.3g} to {expected[-1]:.3g}",
                got=f"{len(values)} values from {float(values[0]):.3g} to {float(values[-1]):.3g}")  # fmt: skip
@@ -162,7 +163,8 @@ def manifold_shows_the_mean(part):
         hint = "the picture shows the most likely grey value (argmax): question 1.9 asks for the mean"
     elif got.min() < -0.05 or got.max() > 1.1:
         hint = "the expectation is taken of the logits: they need a softmax over the 16 grey values first"
-    right = spread < 0.01 and torch.allclose(got, expected, atol=0.01)
+    # Rounding to one of the 16 grey values passes.
+    right = spread < 0.01 and torch.allclose(got, expected, atol=0.035)
     expect(right, hint, given="pixels of five distributions", expected=expected, got=got)
 
 
@@ -173,7 +175,9 @@ def manifold_keeps_the_contrast(part):
     low, high = float(cells[0, 0]), float(cells[14, 14])
     stretched = abs(low) < 0.01 and (abs(high - 1) < 0.01 or abs(high - 15) < 0.15)
     hint = "the contrast is stretched (make_grid's normalize without value_range): divide by 15 instead"
-    expect(not stretched, hint, given="pictures of the grey values 4 and 10", expected=[4 / 15, 10 / 15], got=[low, high])
+    expect(
+        not stretched, hint, given="pictures of the grey values 4 and 10", expected=[4 / 15, 10 / 15], got=[low, high]
+    )
 
 
 @criterion("1.9")
@@ -199,7 +203,13 @@ def manifold_grid_size(part):
         _call(part, decoder, grid_size)
         counts[grid_size] = decoder.count
     if counts[GRID] == GRID**2:  # otherwise judged by manifold_axes
-        expect(counts[7] == 49, "the grid has grid_size pictures in each direction", given="grid_size 7", expected=49, got=counts[7])
+        expect(
+            counts[7] == 49,
+            "the grid has grid_size pictures in each direction",
+            given="grid_size 7",
+            expected=49,
+            got=counts[7],
+        )
 
 
 def _call(part, decoder: Decoder, grid_size: int = GRID) -> None:

@@ -1,17 +1,16 @@
 """Encoder and decoder.
 
-Accepted: any architecture, functional or of modules, that works for 32 filters and the latent sizes 20 and 2; scaling of
-the images in the encoder or in VAE.forward, to any range around [-1, 1]; more outputs than two; normalised logits.
+Accepted: any architecture, functional or of modules, that works for 32 filters and the latent sizes 20 and 2; scaling
+of the images in the encoder or in VAE.forward, to any range around [-1, 1]; more outputs than two; normalised logits.
 """
 
 import copy
 
 import torch
-from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-
 from course.criterion import criterion, expect
 from course.standins_part1 import Z_DIM, construct, images, network
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 WEIGHTED = ("convolution", "addmm", "mm", "bmm", "linear")
 

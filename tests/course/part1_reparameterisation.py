@@ -7,11 +7,10 @@ import math
 
 import numpy as np
 import torch
-from scipy import stats
-from torch import Tensor
-
 from course.criterion import Failure, Remark, criterion, expect
 from course.standins_part1 import close
+from scipy import stats
+from torch import Tensor
 
 E = math.e
 
@@ -44,10 +43,22 @@ def reparameterisation_scale(part):
         ):
             if close(ratio, value):
                 hint = mistake
-        expect(close(ratio, std), hint, given=f"std {std:g}", expected=f"noise times {std:g}", got=f"noise times {ratio:.4g}")
+        expect(
+            close(ratio, std),
+            hint,
+            given=f"std {std:g}",
+            expected=f"noise times {std:g}",
+            got=f"noise times {ratio:.4g}",
+        )
     for mean in (-3.0, 5.0):
         shift = float((_seeded(part, mean, 1.0) - unit).mean())
-        expect(close(shift, mean), "the mean is added to the scaled noise", given=f"mean {mean:g}", expected=mean, got=shift)
+        expect(
+            close(shift, mean),
+            "the mean is added to the scaled noise",
+            given=f"mean {mean:g}",
+            expected=mean,
+            got=shift,
+        )
 
 
 @criterion("1.7")
@@ -80,7 +91,13 @@ def reparameterisation_noise_is_independent(part):
         hint = "all images of the batch share their noise: each needs its own"
     elif torch.equal(z[:, 0], z[:, 1]):
         hint = "the latent dimensions of an image share their noise: each needs its own"
-    expect(different > 1200, hint, given="64 images, 20 latent dimensions", expected="1280 values", got=f"{different} values")
+    expect(
+        different > 1200,
+        hint,
+        given="64 images, 20 latent dimensions",
+        expected="1280 values",
+        got=f"{different} values",
+    )
     again = part.utils.sample_reparameterize(zeros, ones).detach()
     expect(not torch.equal(z, again), "a second call gives the same noise: do not fix the seed inside")
 

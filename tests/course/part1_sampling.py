@@ -1,7 +1,7 @@
 """VAE.sample: latent vectors from the prior, and pixels drawn from their categorical distributions.
 
-Accepted: samples as integers of any type or as floats, in 0 .. 15 or divided by 15; samples beside means (edition 2021);
-multinomial, inverse transform or Gumbel noise; torch.no_grad or not.
+Accepted: samples as integers of any type or as floats, in 0 .. 15 or divided by 15; samples beside means (edition
+2021); multinomial, inverse transform or Gumbel noise; torch.no_grad or not.
 """
 
 import tempfile
@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from course.criterion import Failure, criterion, expect
+from course.standins_part1 import Z_DIM, Calls, images, make_vae, replaced, sure_of
 from PIL import Image
 from scipy import stats
 from torch import Tensor, nn
-
-from course.criterion import Failure, criterion, expect
-from course.standins_part1 import Calls, Z_DIM, images, make_vae, replaced, sure_of
 
 
 def _vae(part):
@@ -33,11 +32,8 @@ def _grey_values(result: Any) -> Tensor:
         result = (whole or tensors or [None])[0]
     expect(isinstance(result, Tensor), "sample returns a tensor of images", got=type(result).__name__)
     values = result.detach().float().cpu()
-    if values.numel() and not _is_whole(values) and values.max() <= 1.001:
-        values = values * 15
-    elif values.numel() and values.max() <= 1 and values.is_floating_point() and result.is_floating_point():
-        values = values * 15
-    return values
+    divided = result.is_floating_point() and values.numel() > 0 and values.max() <= 1.001
+    return values * 15 if divided else values
 
 
 def _is_whole(values: Tensor) -> bool:
@@ -82,14 +78,24 @@ def samples_have_latents_of_the_prior(part):
     vae.sample(200)
     z = vae.decoder.latents()
     given = "200 samples, z_dim 20"
-    expect(z.shape == (200, Z_DIM), "one latent vector of z_dim values per sample", given=given, expected=[200, Z_DIM], got=z.shape)
+    expect(
+        z.shape == (200, Z_DIM),
+        "one latent vector of z_dim values per sample",
+        given=given,
+        expected=[200, Z_DIM],
+        got=z.shape,
+    )
     expect(len(z.unique()) > 3900, "the samples share their latent values: each needs its own", given=given,
            expected="4000 values", got=f"{len(z.unique())} values")  # fmt: skip
     spread = float(z.std())
     hint = "the prior is N(0, I): z = torch.randn(batch_size, z_dim)"
     if z.min() >= 0 and z.max() <= 1:
         hint = "these latents are uniform (torch.rand): the prior is N(0, I), torch.randn"
-    right = abs(float(z.mean())) < 0.1 and abs(spread - 1) < 0.07 and stats.kstest(z.flatten().numpy(), "norm").pvalue > 1e-5
+    right = (
+        abs(float(z.mean())) < 0.1
+        and abs(spread - 1) < 0.07
+        and stats.kstest(z.flatten().numpy(), "norm").pvalue > 1e-5
+    )
     expect(right, hint, given=given, expected="mean 0, std 1", got=f"mean {float(z.mean()):.2f}, std {spread:.2f}")
 
 
@@ -119,7 +125,7 @@ def samples_keep_pixels_in_place(part):
     expect(samples.numel() == pictures.numel(), "one grey value per pixel", expected=pictures.shape, got=samples.shape)
     samples, expected = samples.view(3, 1, 28, 28), pictures.float()
     wrong = float((samples.round() != expected).float().mean())
-    hint = "pixels are mixed up: move the 16 grey values to the last axis (permute(0, 2, 3, 1)) before a reshape to [-1, 16]"
+    hint = "pixels are mixed up: permute(0, 2, 3, 1) brings the 16 grey values to the last axis, before reshape(-1, 16)"
     if torch.allclose(samples.round(), expected.transpose(2, 3)):
         hint = "height and width are exchanged: permute(0, 2, 3, 1) keeps their order"
     expect(wrong < 0.001, hint, given="a decoder that is sure of a picture", expected="that picture",
@@ -167,7 +173,11 @@ def saved_samples_have_the_right_brightness(part):
         callback = part.train_pl.GenerateCallback(batch_size=9, every_n_epochs=5, save_to_disk=True)
         callback.sample_and_save(trainer, vae, 3)
         files = sorted(Path(folder).rglob("*epoch_3_samples.png"))
-        expect(files, "no file epoch_3_samples.png in the run's folder", got=[path.name for path in Path(folder).rglob("*")])
+        expect(
+            files,
+            "no file epoch_3_samples.png in the run's folder",
+            got=[path.name for path in Path(folder).rglob("*")],
+        )
         expect(board, "no image reached TensorBoard (logger.experiment.add_image)")
         with Image.open(files[0]) as picture:
             values = np.array(picture.convert("L"))

@@ -76,13 +76,12 @@ def _call(func: Callable, args: tuple, kwargs: dict) -> Any:
     if name == "get_device":
         return 0 if isinstance(args[0], OnGpu) else -1
     gpu = any(isinstance(value, OnGpu) for value in tensors)
-    if name == "numpy" or name == "__array__":
-        if gpu:
-            raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first")
-    elif name not in CROSSING and not name.endswith("_like") and gpu:
-        if any(not isinstance(value, OnGpu) and value.dim() > 0 for value in tensors):
-            raise OtherDevice("Expected all tensors to be on the same device, but found cuda:0 and cpu")
-    if name.endswith("_like") or name in ("type_as", "to", "copy_", "__setitem__", "__getitem__") and tensors:
+    if gpu and name in ("numpy", "__array__"):
+        raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first")
+    mixed = gpu and any(not isinstance(value, OnGpu) and value.dim() > 0 for value in tensors)
+    if mixed and name not in CROSSING and not name.endswith("_like"):
+        raise OtherDevice("Expected all tensors to be on the same device, but found cuda:0 and cpu")
+    if name.endswith("_like") or (name in ("type_as", "to", "copy_", "__setitem__", "__getitem__") and tensors):
         gpu = isinstance(tensors[-1 if name in ("type_as", "to") else 0], OnGpu)
     asked, args, kwargs = _without_device(name, args, kwargs)
     if asked is not None:

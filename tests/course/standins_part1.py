@@ -12,9 +12,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-
 from course.criterion import Failure
+from torch import Tensor, nn
 
 NATS_PER_BIT = math.log(2)
 PIXELS = 28 * 28
@@ -27,7 +26,9 @@ def number(value: Any) -> float:
     if isinstance(value, Tensor):
         value = value.detach().cpu()
         if value.numel() != 1:
-            raise Failure("one number is expected here", expected="a scalar", got=f"a tensor of shape {list(value.shape)}")
+            raise Failure(
+                "one number is expected here", expected="a scalar", got=f"a tensor of shape {list(value.shape)}"
+            )
     return float(value)
 
 
@@ -37,7 +38,7 @@ def close(got: Any, expected: Any, relative: float = 1e-3, absolute: float = 1e-
 
 
 def kl(mean: Tensor, log_std: Tensor) -> Tensor:
-    """KL divergence of N(mean, std^2) from N(0, 1) in nats, summed over the last dimension (the assignment's eq. 13)."""
+    """KL divergence of N(mean, std^2) from N(0, 1) in nats, summed over the last dimension (eq. 13)."""
     return 0.5 * (torch.exp(2 * log_std) + mean**2 - 1 - 2 * log_std).sum(dim=-1)
 
 
@@ -70,7 +71,9 @@ class Encoder(Network):
     """Mean and second output (a log std to most solutions) that do not look at the image: the means of five successive
     images differ. The second output is positive, so that it is valid as a standard deviation, too."""
 
-    def __init__(self, num_input_channels: int = 1, num_filters: int = 32, z_dim: int = Z_DIM, *args: Any, **kwargs: Any):
+    def __init__(
+        self, num_input_channels: int = 1, num_filters: int = 32, z_dim: int = Z_DIM, *args: Any, **kwargs: Any
+    ):
         super().__init__(num_input_channels, num_filters, z_dim)
         self.mean = nn.Parameter(torch.linspace(-1, 1, z_dim))
         self.second = nn.Parameter(torch.tensor([0.4, 1.1]).repeat((z_dim + 1) // 2)[:z_dim])
@@ -92,7 +95,9 @@ class Decoder(Network):
     Where the logits are fewer than the latent vectors they are repeated.
     """
 
-    def __init__(self, num_input_channels: int = 16, num_filters: int = 32, z_dim: int = Z_DIM, *args: Any, **kwargs: Any):
+    def __init__(
+        self, num_input_channels: int = 16, num_filters: int = 32, z_dim: int = Z_DIM, *args: Any, **kwargs: Any
+    ):
         super().__init__(16, num_filters, z_dim)
         self.logits = nn.Parameter(torch.zeros(1, 16, 28, 28))
         self.slope = 0.0
