@@ -45,6 +45,7 @@ OUR_PRIOR = "z = torch.randn(batch_size, self.hparams.z_dim, device=self.device,
 OUR_PROBABILITIES = "self.decoder(z).float().softmax(dim=1).permute(0, 2, 3, 1)  # (B, 28, 28, 16)"
 OUR_DRAW = "pixels = torch.multinomial(probs.flatten(end_dim=-2), num_samples=1)  # (B*28*28, 1)"
 OUR_RESULT = "return pixels.view(probs.shape[:-1]).unsqueeze(1)  # (B, 1, 28, 28)"
+OUR_GRID_OF_SAMPLES = "sample_grid(pl_module.sample(self.batch_size))"
 OUR_OPTIMIZER = "torch.optim.Adam(self.parameters(), lr=self.hparams.lr, fused=True)"
 OUR_STEP = "        return bpd\n"
 OUR_PERCENTILES = "percentiles = (torch.arange(grid_size, dtype=torch.float64) + 0.5) / grid_size"
@@ -88,6 +89,7 @@ OURS: dict[str, list[tuple[str, str, str]]] = {
     ),
     "sample_noise_on_cpu": once(UTILS, OUR_NOISE, "torch.randn(mean.shape)"),
     "sample_by_distributions": once(UTILS, OUR_SAMPLE, "return torch.distributions.Normal(mean, std).rsample()"),
+    "negative_std_accepted": once(UTILS, "if validate_args and bool((std < 0).any()):", "if False:"),
     "encoder_unscaled": once(NETWORKS, OUR_SCALING, OUR_SCALING.replace(" / LARGEST_VALUE * 2 - 1", "")),
     "encoder_divided_by_255": once(NETWORKS, OUR_SCALING, OUR_SCALING.replace("LARGEST_VALUE * 2 - 1", "255")),
     "encoder_mean_twice": once(NETWORKS, OUR_HEAD, "        return mean, mean\n"),
@@ -134,7 +136,8 @@ OURS: dict[str, list[tuple[str, str, str]]] = {
     "optimizer_sgd": once(VAE, OUR_OPTIMIZER, OUR_OPTIMIZER.replace("Adam", "SGD")),
     "reconstruction_is_the_loss": once(VAE, OUR_STEP, "        return L_rec\n"),
     "bpd_is_maximised": once(VAE, OUR_STEP, "        return -bpd\n"),
-    "losses_logged_under_wrong_names": once(VAE, "(L_rec, L_reg, L_rec + L_reg, bpd)", "(L_reg, L_rec, L_rec + L_reg, bpd)"),
+    "losses_logged_under_wrong_names": once(VAE, "(L_rec, L_reg, L_rec + L_reg", "(L_reg, L_rec, L_rec + L_reg"),
+    "optimizer_rmsprop": once(VAE, OUR_OPTIMIZER, "torch.optim.RMSprop(self.parameters(), lr=self.hparams.lr)"),
     "samples_argmax": once(VAE, OUR_DRAW, "pixels = probs.flatten(end_dim=-2).argmax(dim=-1)"),
     "samples_rounded_mean": once(
         VAE, OUR_DRAW, "pixels = (probs * torch.arange(16, device=self.device)).sum(dim=-1).round().flatten()"
@@ -151,10 +154,10 @@ OURS: dict[str, list[tuple[str, str, str]]] = {
     "latents_on_cpu": once(VAE, OUR_PRIOR, OUR_PRIOR.replace(" device=self.device,", "")),
     "samples_flat": [
         (VAE, OUR_RESULT, OUR_RESULT.replace(".unsqueeze(1)", "")),
-        ("callbacks.py", "sample_grid(pl_module.sample(self.batch_size))", "sample_grid(pl_module.sample(self.batch_size).unsqueeze(1))"),
+        ("callbacks.py", OUR_GRID_OF_SAMPLES, OUR_GRID_OF_SAMPLES.replace("))", ").unsqueeze(1))")),
     ],
     "samples_not_divided": once(
-        "callbacks.py", "sample_grid(pl_module.sample(self.batch_size))", "sample_grid(15 * pl_module.sample(self.batch_size))"
+        "callbacks.py", OUR_GRID_OF_SAMPLES, OUR_GRID_OF_SAMPLES.replace("pl_module", "15 * pl_module")
     ),
     "samples_by_distributions": once(VAE, OUR_DRAW, "pixels = torch.distributions.Categorical(probs).sample()"),
     "manifold_evenly_spaced": once(UTILS, OUR_AXIS, "axis = torch.linspace(-2, 2, grid_size)"),
@@ -183,11 +186,14 @@ OURS: dict[str, list[tuple[str, str, str]]] = {
     "manifold_stretched": once(UTILS, OUR_GRID, OUR_GRID.replace("=grid_size", "=grid_size, normalize=True")),
     "manifold_up_to_15": once(UTILS, OUR_GRID, OUR_GRID.replace("mean_intensity", "15 * mean_intensity")),
     "manifold_always_20": once(UTILS, OUR_PERCENTILES, "grid_size = 20\n    " + OUR_PERCENTILES),
+    "manifold_by_distributions": once(
+        UTILS, OUR_AXIS, "axis = torch.distributions.Normal(0.0, 1.0).icdf(percentiles).float()"
+    ),
     "manifold_latents_on_cpu": once(UTILS, ".to(decoder.device)  # (grid_size^2, 2)", "  # (grid_size^2, 2)"),
 }  # fmt: skip
 
 MUTANTS = [
-    # ------------------------------------------------------------------------------------------------ bits per dimension
+    # --- bits per dimension
     mutant("bpd_with_batch", "bpd_batch_does_not_count", UTILS, ("np.prod(img_shape[1:])", "np.prod(img_shape)")),
     mutant("bpd_in_nats", "bpd_value", UTILS, (BPD, "bpd = elbo / num_dims")),
     mutant("bpd_log2e_twice", "bpd_value", UTILS, (BPD, "bpd = elbo * np.log2(np.e) ** 2 / num_dims")),
@@ -195,7 +201,7 @@ MUTANTS = [
     mutant("bpd_negative", "bpd_value", UTILS, (BPD, "bpd = -elbo * np.log2(np.e) / num_dims")),
     mutant("bpd_without_channels", "bpd_all_dimensions_count", UTILS, ("img_shape[1:]", "img_shape[2:]")),
     mutant("bpd_for_mnist_only", "bpd_all_dimensions_count", UTILS, ("np.prod(img_shape[1:])", "28 * 28")),
-    # ----------------------------------------------------------------------------------------------------- KL divergence
+    # --- KL divergence
     mutant("kl_unsummed", "kl_summed_over_latents", UTILS, (KL, KL.replace(".sum(dim=-1)", ""))),
     mutant("kl_averaged", "kl_summed_over_latents", UTILS, (KL, KL.replace(".sum", ".mean"))),
     mutant("kl_over_batch", "kl_summed_over_latents", UTILS, (KL, KL.replace("dim=-1", "dim=0"))),
@@ -206,7 +212,7 @@ MUTANTS = [
     mutant("kl_of_log_variance", "kl_value", UTILS, (KL, KL.replace("2 * log_std", "log_std"))),
     mutant("kl_log_without_factor", "kl_value", UTILS, (KL, KL.replace("- 2 * log_std", "- log_std"))),
     mutant("kl_mean_not_squared", "kl_value", UTILS, (KL, KL.replace("mean ** 2", "mean"))),
-    # ------------------------------------------------------------------------------------------------- reparameterisation
+    # --- reparameterisation
     mutant("sample_std_as_variance", "reparameterisation_scale", UTILS, (SAMPLE, "z = mean + torch.sqrt(std) * eps")),
     mutant("sample_std_squared", "reparameterisation_scale", UTILS, (SAMPLE, "z = mean + std ** 2 * eps")),
     mutant("sample_exp_of_std", "reparameterisation_scale", UTILS, (SAMPLE, "z = mean + torch.exp(std) * eps")),
@@ -223,7 +229,9 @@ MUTANTS = [
     mutant("sample_by_distributions", "no_torch_distributions", UTILS,
            ("import numpy as np\n", "import numpy as np\nfrom torch.distributions import Normal\n"),
            (SAMPLE, "z = Normal(mean, std).rsample()")),
-    # ----------------------------------------------------------------------------------------------------------- networks
+    mutant("negative_std_accepted", "reparameterisation_refuses_negative_std", UTILS,
+           ("assert not (std < 0).any().item(),", "assert True,")),
+    # --- networks
     mutant("encoder_unscaled", "encoder_scales_its_input", NETWORKS,
            ("x = x.float() / 15 * 2.0 - 1.0", "x = x.float()")),
     mutant("encoder_divided_by_255", "encoder_scales_its_input", NETWORKS,
@@ -231,8 +239,8 @@ MUTANTS = [
     mutant("encoder_mean_twice", "encoder_outputs_differ", NETWORKS,
            ("log_std = self.log_std_layer(x)", "log_std = self.mean_layer(x)")),
     mutant("encoder_twice_as_wide", "encoder_outputs", NETWORKS,
-           ("self.log_std_layer = nn.Linear(2 * 16 * c_hid, z_dim)", "self.log_std_layer = nn.Linear(2 * 16 * c_hid, 40)"),
-           ("        return mean, log_std\n", "        return mean, log_std if mean.shape[1] > 2 else log_std[:, :2]\n")),
+           ("        return mean, log_std\n",
+            "        return mean, torch.cat([log_std] * (1 + (mean.shape[1] > 2)), dim=1)\n")),
     mutant("decoder_tanh", "decoder_logits_are_not_squashed", NETWORKS,
            (LAST_LAYER, LAST_LAYER.replace("        )\n", "            nn.Tanh(),\n        )\n"))),
     mutant("decoder_sigmoid", "decoder_logits_are_not_squashed", NETWORKS,
@@ -246,7 +254,7 @@ MUTANTS = [
            ("        return x\n", "        return x if z.shape[1] > 2 else x[..., :28, :28]\n")),
     mutant("networks_for_20_latents", "networks_with_two_latents", NETWORKS,
            ("nn.Linear(z_dim, 2 * 16 * c_hid)", "nn.Linear(20, 2 * 16 * c_hid)")),
-    # ------------------------------------------------------------------------------------------------------------- losses
+    # --- losses
     mutant("reconstruction_averaged_over_pixels", "reconstruction_summed_and_averaged", VAE,
            (LOSS, "L_rec = F.cross_entropy(logits, imgs.squeeze(1))")),
     mutant("reconstruction_summed_over_batch", "reconstruction_summed_and_averaged", VAE,
@@ -279,7 +287,7 @@ MUTANTS = [
     mutant("images_squeezed", "a_batch_of_one", VAE, (LOSS, LOSS.replace("squeeze(1)", "squeeze()"))),
     mutant("latents_beside_the_model", "device_of_the_losses", VAE,
            (LATENTS, "z = mean + torch.exp(log_std) * torch.randn(mean.shape)")),
-    # ---------------------------------------------------------------------------------------------------------- training
+    # --- training
     mutant("optimizer_of_the_decoder", "optimizer_has_all_parameters", VAE,
            (OPTIMIZER, OPTIMIZER.replace("self.p", "self.decoder.p"))),
     mutant("optimizer_ignores_lr", "optimizer_has_the_learning_rate", VAE,
@@ -290,7 +298,8 @@ MUTANTS = [
     mutant("bpd_is_maximised", "training_minimises_bpd", VAE, ("        return bpd\n", "        return -bpd\n")),
     mutant("losses_logged_under_wrong_names", "losses_are_logged", VAE,
            ('"val_reconstruction_loss", L_rec', '"val_reconstruction_loss", L_reg')),
-    # ----------------------------------------------------------------------------------------------------------- sampling
+    mutant("optimizer_rmsprop", "optimizer_is_adam", VAE, (OPTIMIZER, OPTIMIZER.replace("Adam", "RMSprop"))),
+    # --- sampling
     mutant("samples_argmax", "samples_are_drawn", VAE, (DRAWN, "x_samples = pixels.argmax(dim=-1)")),
     mutant("samples_rounded_mean", "samples_are_drawn", VAE,
            (DRAWN, "x_samples = (pixels * torch.arange(16, device=self.device)).sum(dim=-1).round()")),
@@ -314,7 +323,7 @@ MUTANTS = [
            ("samples = samples.float() / 15", "samples = samples.float()")),
     mutant("samples_by_distributions", "no_torch_distributions", VAE,
            (DRAWN, "x_samples = torch.distributions.Categorical(probs=pixels).sample()")),
-    # ----------------------------------------------------------------------------------------------------------- manifold
+    # --- manifold
     mutant("manifold_evenly_spaced", "manifold_percentiles", UTILS,
            (VALUES, "values = torch.linspace(-2, 2, grid_size)")),
     mutant("manifold_percentiles_without_ends", "manifold_percentiles", UTILS,
@@ -339,6 +348,8 @@ MUTANTS = [
            (GRID, "img_grid = make_grid(imgs, nrow=grid_size, normalize=True)")),
     mutant("manifold_up_to_15", "manifold_brightness", UTILS, (MEAN, "imgs = (probs * grey).sum(dim=1, keepdim=True)")),
     mutant("manifold_always_20", "manifold_grid_size", UTILS, (PERCENTILES, "grid_size = 20\n    " + PERCENTILES)),
+    mutant("manifold_by_distributions", "no_torch_distributions", UTILS,
+           (VALUES, "values = torch.distributions.Normal(0, 1).icdf(percentiles)")),
     mutant("manifold_latents_on_cpu", "device_of_the_manifold", UTILS,
            (".reshape(-1, 2).to(decoder.device)", ".reshape(-1, 2)")),
 ]  # fmt: skip
