@@ -49,10 +49,3 @@ def bpd_all_dimensions_count(part):
         ratio = _bpd(part, *shape) * math.prod(shape) / (_bpd(part, 1, 1, 28, 28) * PIXELS)
         hint = "divide by the product of channels, height and width of the shape that is given"
         expect(close(ratio, 1), hint, given=f"the shape {list(shape)}", expected=1, got=f"{ratio:.4g} times as much")
-
-
-@criterion("1.7")
-def bpd_scales_with_the_loss(part):
-    """Twice the negative log-likelihood costs twice the bits."""
-    one, two = _bpd(part, 1, 1, 28, 28), _bpd(part, 1, 1, 28, 28, nll=2 * NLL)
-    expect(close(two, 2 * one), "bits per dimension are proportional to the nll", expected=2 * one, got=two)

@@ -1,4 +1,4 @@
-"""Points of part 1, divided among the criteria."""
+"""Points of part 1, divided among the criteria. What each of them accepts stands at the top of its file."""
 
 BY_HAND = "by hand"
 
@@ -6,8 +6,7 @@ POINTS_PART1 = {
     "1.7": {
         "bpd_value": 0.5,
         "bpd_batch_does_not_count": 0.25,
-        "bpd_all_dimensions_count": 0.125,
-        "bpd_scales_with_the_loss": 0.125,
+        "bpd_all_dimensions_count": 0.25,
         "kl_value": 0.75,
         "kl_summed_over_latents": 0.5,
         "reparameterisation_scale": 0.5,
@@ -28,25 +27,25 @@ POINTS_PART1 = {
         "latents_follow_the_posterior": 0.5,
         "gradients_reach_both_networks": 0.25,
         "a_batch_of_one": 0.125,
-        "optimizer_has_all_parameters": 0.25,
-        "optimizer_has_the_learning_rate": 0.125,
-        "optimizer_is_adam": 0.125,
-        "training_minimises_bpd": 0.25,
-        "losses_are_logged": 0.125,
+        "optimizer_has_all_parameters": 0.125,  # this and what follows is mostly handed out
+        "optimizer_has_the_learning_rate": 0.0625,
+        "optimizer_is_adam": 0.0625,
+        "training_minimises_bpd": 0.125,
+        "losses_are_logged": 0.0625,
         "device_of_the_noise": 0.125,
         "device_of_the_losses": 0.0625,
         "device_of_the_networks": 0.0625,
-        "no_torch_distributions": 0.25,
-        BY_HAND: 1.5,  # the plot of bpd for training and validation, and the test score
+        "no_torch_distributions": 0.1875,
+        BY_HAND: 2,  # the plot of bpd for training and validation, and the test score
     },
     "1.8": {
         "samples_shape": 0.25,
-        "samples_have_latents_of_the_prior": 0.25,
+        "samples_have_latents_of_the_prior": 0.375,
         "samples_are_drawn": 0.5,
-        "samples_keep_pixels_in_place": 0.25,
+        "samples_keep_pixels_in_place": 0.375,
         "samples_follow_the_probabilities": 0.25,
-        "saved_samples_have_the_right_brightness": 0.25,
-        "device_of_samples": 0.25,
+        "saved_samples_have_the_right_brightness": 0.125,
+        "device_of_samples": 0.125,
         BY_HAND: 1,  # the three plots, and their description
     },
     "1.9": {

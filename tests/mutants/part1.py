@@ -104,6 +104,9 @@ OURS: dict[str, list[tuple[str, str, str]]] = {
         NETWORKS, OUR_LOGITS, "        x = nn.functional.pad(self.net(x), (0, 4, 0, 4))\n"
         "        return x if z.shape[1] > 2 else x[..., :28, :28]\n"
     ),
+    "decoder_tensor_on_cpu": once(
+        NETWORKS, ".unflatten(1, (-1, 4, 4))  #", ".unflatten(1, (-1, 4, 4)) + torch.zeros(len(z), 1, 1, 1)  #"
+    ),
     "networks_for_20_latents": once(NETWORKS, "nn.Linear(z_dim, 2 * c * 4 * 4)", "nn.Linear(20, 2 * c * 4 * 4)"),
     "reconstruction_averaged_over_pixels": once(UTILS, OUR_LOSS, OUR_LOSS.replace(".sum", ".mean")),
     "reconstruction_summed_over_batch": once(VAE, OUR_RECONSTRUCTION, OUR_RECONSTRUCTION.replace("mean", "sum")),
@@ -252,6 +255,8 @@ MUTANTS = [
     mutant("decoder_32_pixels", "decoder_outputs", NETWORKS,
            ("kernel_size=3, output_padding=0", "kernel_size=3, output_padding=1"),
            ("        return x\n", "        return x if z.shape[1] > 2 else x[..., :28, :28]\n")),
+    mutant("decoder_tensor_on_cpu", "device_of_the_networks", NETWORKS,
+           ("x = self.linear(z)\n", "x = self.linear(z) + torch.zeros(z.shape[0], 1)\n")),
     mutant("networks_for_20_latents", "networks_with_two_latents", NETWORKS,
            ("nn.Linear(z_dim, 2 * 16 * c_hid)", "nn.Linear(20, 2 * 16 * c_hid)")),
     # --- losses
