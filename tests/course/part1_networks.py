@@ -71,6 +71,7 @@ def decoder_logits_are_not_squashed(part):
     decoder, z = network(part, "CNNDecoder").eval(), 5 * torch.randn(8, Z_DIM)
     ranges = {}
     with torch.no_grad():
+        decoder(z)  # gives lazy layers their weights
         for factor in (4, 8):
             larger = copy.deepcopy(decoder)
             for parameter in larger.parameters():
