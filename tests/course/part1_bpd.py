@@ -6,6 +6,7 @@ Accepted: elbo as a tensor of any shape or a number; a result that is a tensor o
 import math
 
 import torch
+
 from course.criterion import criterion, expect
 from course.standins_part1 import PIXELS, close, number
 

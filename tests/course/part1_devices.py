@@ -7,6 +7,7 @@ of two devices in one operation count as a mistake here; whatever else goes wron
 from collections.abc import Callable
 
 import torch
+
 from course.criterion import Failure, criterion
 from course.part1_manifold import NumberedDecoder
 from course.pretended_gpu import OnGpu, OtherDevice, on_gpu, pretended_gpu

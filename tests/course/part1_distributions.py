@@ -8,6 +8,7 @@ import ast
 from pathlib import Path
 
 import torch
+
 from course.criterion import Failure, Remark, criterion
 
 PACKAGE = "torch.distributions"

@@ -4,9 +4,10 @@ Accepted: any algebraic form; a KLD that takes the log variance, if VAE.forward 
 """
 
 import torch
+from torch import Tensor
+
 from course.criterion import criterion, expect
 from course.standins_part1 import Decoder, close, images, kl, make_vae, number, replaced
-from torch import Tensor
 
 CASES = [(0.0, 0.0), (1.3, 0.0), (0.0, -0.7), (-2.1, 0.4), (0.3, 1.5)]
 MISTAKES = {

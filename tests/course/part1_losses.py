@@ -8,6 +8,8 @@ treats it alike in the sample and in the KL divergence.
 import math
 
 import torch
+from torch import Tensor
+
 from course.criterion import Failure, criterion, expect
 from course.standins_part1 import (
     FUNCTIONS,
@@ -24,7 +26,6 @@ from course.standins_part1 import (
     replaced,
     sure_of,
 )  # fmt: skip
-from torch import Tensor
 
 BATCH = 5
 

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from course.criterion import Failure, criterion, expect
-from course.standins_part1 import Decoder
 from scipy.stats import norm
 from torch import Tensor
+
+from course.criterion import Failure, criterion, expect
+from course.standins_part1 import Decoder
 
 GRID = 20
 SURE = 60.0

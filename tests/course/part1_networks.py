@@ -7,10 +7,11 @@ of the images in the encoder or in VAE.forward, to any range around [-1, 1]; mor
 import copy
 
 import torch
-from course.criterion import criterion, expect
-from course.standins_part1 import Z_DIM, construct, images, network
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from course.criterion import criterion, expect
+from course.standins_part1 import Z_DIM, construct, images, network
 
 WEIGHTED = ("convolution", "addmm", "mm", "bmm", "linear")
 

@@ -7,10 +7,11 @@ import math
 
 import numpy as np
 import torch
-from course.criterion import Failure, Remark, criterion, expect
-from course.standins_part1 import close
 from scipy import stats
 from torch import Tensor
+
+from course.criterion import Failure, Remark, criterion, expect
+from course.standins_part1 import close
 
 E = math.e
 

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from course.criterion import Failure, criterion, expect
-from course.standins_part1 import Z_DIM, Calls, images, make_vae, replaced, sure_of
 from PIL import Image
 from scipy import stats
 from torch import Tensor, nn
+
+from course.criterion import Failure, criterion, expect
+from course.standins_part1 import Z_DIM, Calls, images, make_vae, replaced, sure_of
 
 
 def _vae(part):

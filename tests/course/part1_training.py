@@ -13,12 +13,13 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from course.criterion import Failure, Remark, criterion, expect
-from course.part1_networks import parameters_of
-from course.standins_part1 import NATS_PER_BIT, PIXELS, close, construct, images, make_vae
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+
+from course.criterion import Failure, Remark, criterion, expect
+from course.part1_networks import parameters_of
+from course.standins_part1 import NATS_PER_BIT, PIXELS, close, construct, images, make_vae
 
 LR = 0.0123
 LOSSES = {

@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from course.criterion import Failure
 from torch import Tensor, nn
+
+from course.criterion import Failure
 
 NATS_PER_BIT = math.log(2)
 PIXELS = 28 * 28
