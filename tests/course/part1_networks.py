@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from course.criterion import criterion, expect
+from course.criterion import Failure, criterion, expect
 from course.standins_part1 import Z_DIM, construct, images, network
 
 WEIGHTED = ("convolution", "addmm", "mm", "bmm", "linear")
@@ -98,9 +98,19 @@ def decoder_logits_are_not_squashed(part):
 @criterion("1.9")
 def networks_with_two_latents(part):
     """Encoder and decoder take z_dim=2, as question 1.9 asks for."""
+    imgs = _encodable(part)
+    encoder, decoder = network(part, "CNNEncoder", z_dim=2).eval(), network(part, "CNNDecoder", z_dim=2).eval()
+    hint = "the {} does not work for z_dim 2: the linear layer beside the latents must have the width z_dim"
     with torch.no_grad():
-        mean, log_std = network(part, "CNNEncoder", z_dim=2).eval()(_encodable(part))[:2]
-        logits = network(part, "CNNDecoder", z_dim=2).eval()(torch.randn(5, 2))
+        try:
+            name = "encoder"
+            mean, log_std = encoder(imgs)[:2]
+            name = "decoder"
+            logits = decoder(torch.randn(5, 2))
+        except NotImplementedError:
+            raise
+        except RuntimeError as error:
+            raise Failure(hint.format(name), given="z_dim 2", got=str(error)) from error
     given = "z_dim 2"
     expect(mean.shape == log_std.shape == (5, 2), "z_dim decides the width of mean and log_std", given=given,
            expected=[5, 2], got=mean.shape)  # fmt: skip
