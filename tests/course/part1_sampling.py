@@ -16,7 +16,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from course.criterion import Failure, criterion, expect
-from course.standins_part1 import Z_DIM, Calls, images, make_vae, replaced, sure_of
+from course.standins_part1 import Z_DIM, Calls, make_vae, replaced, sure_of
 
 
 def _vae(part):
@@ -54,8 +54,15 @@ def _are_drawn(part, vae) -> Tensor:
     return _grey_values(vae.sample(8))
 
 
+def _pictures() -> Tensor:
+    """Three pictures, long [3, 1, 28, 28]. Every row and column has all grey values, so that a softmax over the wrong
+    axis leaves a decoder that is sure of them sure of them."""
+    y, x, n = torch.arange(28).view(28, 1), torch.arange(28), torch.arange(3).view(3, 1, 1)
+    return ((3 * x + 5 * y + 7 * n) % 16).unsqueeze(1)
+
+
 def _in_place(vae) -> bool:
-    pictures = images(3)
+    pictures = _pictures()
     vae.decoder.logits = sure_of(pictures)
     samples = _grey_values(vae.sample(3))
     return samples.numel() == pictures.numel() and torch.allclose(samples.view(3, 1, 28, 28).round(), pictures.float())
@@ -120,7 +127,7 @@ def samples_are_drawn(part):
 def samples_keep_pixels_in_place(part):
     """Each sampled pixel comes from the logits of its own place."""
     vae = _vae(part)
-    pictures = images(3)
+    pictures = _pictures()
     vae.decoder.logits = sure_of(pictures)
     samples = _grey_values(vae.sample(3))
     expect(samples.numel() == pictures.numel(), "one grey value per pixel", expected=pictures.shape, got=samples.shape)
@@ -151,6 +158,27 @@ def samples_follow_the_probabilities(part):
            expected="these frequencies", got=shown)  # fmt: skip
 
 
+def _right_samples(vae, pictures: Tensor) -> None:
+    """Replace a VAE.sample that does not give the pictures that the decoder is sure of, which other criteria judge, by
+    a right one with results of the same kind."""
+    result: Any = None
+    try:
+        result = vae.sample(4)
+        if bool((_grey_values(result).round().view(4, 28, 28) == pictures).all()):
+            return
+    except Exception:
+        pass
+    first = result[0] if isinstance(result, (tuple, list)) else result
+    divided = isinstance(first, Tensor) and first.is_floating_point() and first.max() <= 1.001
+
+    def sample(batch_size: int) -> Any:
+        samples = pictures.unsqueeze(1).repeat(batch_size, 1, 1, 1)
+        samples = samples / 15 if divided else samples
+        return (samples, samples) if isinstance(result, (tuple, list)) else samples
+
+    vae.sample = sample
+
+
 @criterion("1.8")
 def saved_samples_have_the_right_brightness(part):
     """GenerateCallback writes samples to TensorBoard and into epoch_{n}_samples.png, in their own brightness."""
@@ -158,10 +186,7 @@ def saved_samples_have_the_right_brightness(part):
     pictures = torch.full((1, 28, 28), 6)
     pictures[:, :, 14:] = 15
     vae.decoder.logits = sure_of(pictures)
-    try:
-        vae.sample(4)
-    except Exception:  # judged by the other criteria
-        vae.sample = lambda batch_size: pictures.unsqueeze(1).repeat(batch_size, 1, 1, 1)
+    _right_samples(vae, pictures)
     board: list[str] = []
     record = lambda name: lambda tag, *args, **kwargs: board.append(tag)  # noqa: E731
     experiment = SimpleNamespace(add_image=record("image"), add_images=record("images"), flush=lambda: None)
