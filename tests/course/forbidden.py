@@ -1,0 +1,36 @@
+"""Finds the package that the assignment forbids, in source code."""
+
+import ast
+from pathlib import Path
+
+from course.criterion import Failure
+
+
+def find_distributions(folder: Path, files: tuple[str, ...]) -> None:
+    """Raise Failure where one of these files imports `torch.distributions` or names it; comments and strings may."""
+    for name in files:
+        file = Path(folder) / name
+        try:
+            tree = ast.parse(file.read_text(encoding="utf-8", errors="replace"))
+        except (OSError, SyntaxError):
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                found = any(alias.name.startswith("torch.distributions") for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                names = {alias.name for alias in node.names}
+                found = (node.module or "").startswith("torch.distributions") or (
+                    node.module == "torch" and "distributions" in names
+                )
+            else:
+                found = (
+                    isinstance(node, ast.Attribute)
+                    and node.attr == "distributions"
+                    and isinstance(node.value, ast.Name)
+                    and node.value.id == "torch"
+                )
+            if found:
+                raise Failure(
+                    "the assignment forbids torch.distributions: use torch.randn, torch.multinomial and the like",
+                    got=f"{name}, line {node.lineno}",
+                )
