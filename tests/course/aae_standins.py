@@ -350,6 +350,4 @@ def play(
             Path(folder, name).mkdir(parents=True)
         with patch.multiple(part.train, create=True, save_reconstruction=lambda *args, **kwargs: None):
             part.train.train_aae(3, model, loader, Logger(folder), Logger(folder), *optimizers, lambda_)
-    expect(steps[0], "train_aae never calls the step of the autoencoder's optimizer")
-    expect(steps[1], "train_aae never calls the step of the discriminator's optimizer")
     return SimpleNamespace(model=model, start=start, ae=steps[0], disc=steps[1])

@@ -22,6 +22,7 @@ def _pile_up(steps: list[torch.Tensor]) -> bool:
 def autoencoder_learns(part):
     """An epoch changes encoder and decoder."""
     found = play(part, lr=0.05)
+    expect(found.ae, "train_aae never calls optimizer_ae.step()")
     for network in ("encoder", "decoder"):
         moved = any(not torch.equal(p, found.start[name]) for name, p in found.model.named_parameters() if name.startswith(network))
         expect(moved, f"train_aae leaves the {network} as it was")
@@ -31,6 +32,7 @@ def autoencoder_learns(part):
 def discriminator_learns(part):
     """An epoch changes the discriminator."""
     found = play(part, lr=0.05)
+    expect(found.disc, "train_aae never calls optimizer_disc.step()")
     parameters = found.model.named_parameters()
     moved = any(not torch.equal(p, found.start[name]) for name, p in parameters if name.startswith("discriminator"))
     expect(moved, "train_aae leaves the discriminator as it was")

@@ -1,0 +1,89 @@
+"""GPT.generate: which logits it reads, and what it returns. The model's logits are set by hand."""
+
+from unittest.mock import patch
+
+import torch
+
+from course.aae_standins import device_errors, fake_gpu, on_gpu
+from course.criterion import criterion, expect
+from course.gpt_probes import BLOCK, VOCAB, Markov, NoAttention, attempt, call_generate, config, is_exchanged
+
+ALWAYS = 7  # the token that follows in the criteria on lengths
+PEAK = 60.0  # logits that leave no chance to another token
+
+
+def _always() -> torch.Tensor:
+    table = torch.zeros(VOCAB)
+    table[ALWAYS] = PEAK
+    return table
+
+
+def _next(token: int) -> int:
+    return (3 * token + 5) % VOCAB
+
+
+def _successors() -> torch.Tensor:
+    table = torch.zeros(VOCAB, VOCAB)
+    for token in range(VOCAB):
+        table[token, _next(token)] = PEAK
+    return table
+
+
+@criterion("3.3")
+def generate_returns_the_prompt(part):
+    """What is returned begins with the prompt, once."""
+    prompt = torch.tensor([[1, 2, 3], [4, 5, 6]])
+    out = Markov(part, _always())(prompt, 2)
+    rows = [[token for token in row if token != ALWAYS] for row in out.tolist()]
+    expect(rows == prompt.tolist(), "the prompt must be returned before the new tokens, once", given="prompts [1, 2, 3] and [4, 5, 6], "
+           "two new tokens 7", expected="[1, 2, 3, 7, 7] and [4, 5, 6, 7, 7]", got=str(out.tolist()))  # fmt: skip
+    tail = [row[len(row) - row.count(ALWAYS) :] for row in out.tolist()]
+    expect(all(set(row) == {ALWAYS} for row in tail), "new tokens must come after the prompt", got=str(out.tolist()))
+
+
+@criterion("3.3")
+def generate_adds_as_many_tokens_as_asked(part):
+    """max_new_tokens tokens are added."""
+    for count in (1, 5):
+        out = Markov(part, _always())(torch.tensor([[1, 2, 3], [4, 5, 6]]), count)
+        new = [row.count(ALWAYS) for row in out.tolist()]
+        expect(new == [count, count], "generate adds another number of tokens than max_new_tokens", given=f"max_new_tokens {count}",
+               expected=count, got=new[0])  # fmt: skip
+
+
+@criterion("3.3")
+def generate_reads_the_last_position(part):
+    """The next token comes from the logits of the last position."""
+    prompt = torch.tensor([[0, 1, 2], [2, 0, 1]])
+    out = Markov(part, _successors())(prompt, 1)
+    ok = all(_next(row[2].item()) in new for row, new in zip(prompt, out.tolist(), strict=True))
+    places = "first" if all(_next(row[0].item()) in new for row, new in zip(prompt, out.tolist(), strict=True)) else "second last"
+    expect(ok, f"the next token comes from the logits of another position (the {places}?): take logits[:, -1, :]",
+           given="prompts of three tokens", expected=[_next(2), _next(1)], got=out[:, -1].tolist())  # fmt: skip
+
+
+@criterion("3.3")
+def generate_crops_the_context(part):
+    """The model is asked about the last block_size tokens."""
+    prompt = torch.tensor([[0, 1, 2, 3, 4, 5, 6]])
+    model = Markov(part, _successors())
+    attempt(lambda: model(prompt, 2), "generate fails for prompts longer than block_size: crop the context to the last block_size tokens",
+            given=f"7 tokens, block_size {BLOCK}")  # fmt: skip
+    expect(model.contexts and model.contexts[0].tolist() == prompt[:, -BLOCK:].tolist(), "the context must be the last block_size tokens",
+           given=f"tokens 0 to 6, block_size {BLOCK}", expected=str(prompt[0, -BLOCK:].tolist()),
+           got=str(model.contexts[0][0].tolist()) if model.contexts else None)  # fmt: skip
+    short = Markov(part, _successors())
+    short(prompt[:, :3], 1)
+    expect(short.contexts[0].tolist() == prompt[:, :3].tolist(), "the model must be asked about the whole prompt",
+           expected="[0, 1, 2]", got=str(short.contexts[0][0].tolist()))  # fmt: skip
+
+
+@criterion("3.3")
+def generate_on_the_device_of_the_prompt(part):
+    """Generation makes its tensors on the model's device."""
+    exchanged = is_exchanged(part)
+    for draw in (True, False):
+        with fake_gpu(), patch.object(part.gpt, "CausalSelfAttention", NoAttention, create=True):
+            model = on_gpu(part.gpt.GPT(config(part)).eval())
+            with device_errors("generate makes a tensor on the CPU, whatever the model's device"):
+                call_generate(model, torch.zeros(2, 2, dtype=torch.long, device="cuda"), 2, do_sample=draw != exchanged, top_k=3)
