@@ -57,8 +57,8 @@ class Weights:
 
     @property
     def seen(self) -> Tensor:
-        """Which weights are above 0."""
-        return self.known & (self.weights > 1e-7)
+        """Which weights are not 0."""
+        return self.known & (self.weights.abs() > 1e-7)
 
 
 def build_attention(part, fused: bool = False, pdrop: float = 0.0, block: int = LENGTH) -> nn.Module:
@@ -96,7 +96,7 @@ def attend(module: nn.Module, scale: float = 1.0, length: int = LENGTH) -> Weigh
     """Let a layer of `build_attention` attend, and find its weights from its output."""
     generator = torch.Generator().manual_seed(4)
     x = scale * torch.linalg.qr(torch.randn(BATCH, CHANNELS, LENGTH, generator=generator, dtype=torch.double))[0].mT[:, :length]
-    x = 3 * x.contiguous()
+    x = 0.8 * x.contiguous()
     with torch.no_grad():
         output = module(x)
         output = output[0] if isinstance(output, (tuple, list)) else output

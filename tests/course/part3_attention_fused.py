@@ -2,14 +2,20 @@
 package that is not here.
 """
 
+import re
+from pathlib import Path
+
 import torch
 
 from course.criterion import Failure, criterion, expect
-from course.gpt_probes import Weights, attend, build_attention, expect_causal, expect_scale, softmax_of
+from course.gpt_probes import FUSED, Weights, attend, build_attention, expect_causal, expect_scale, softmax_of
 
 
 def _fused(part, pdrop: float = 0.0, training: bool = False, passes: int = 1) -> list[Weights]:
-    """What the fused way does, or nothing where it cannot be had here."""
+    """What the fused way does, or nothing where there is none, or where it cannot be had here."""
+    source = (Path(part.folder) / "gpt.py").read_text(encoding="utf-8", errors="replace")
+    if not re.search(rf"\b({'|'.join(FUSED)})\b", source):
+        return []
     try:
         module = build_attention(part, fused=True, pdrop=pdrop).train(training)
         return [attend(module) for _ in range(passes)]
