@@ -281,9 +281,16 @@ def righted(part) -> nn.Module:
         def device(self) -> torch.device:
             return self.encoder.device
 
-        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        def forward(self, x: Tensor) -> tuple[Tensor, ...]:
             z = self.encoder(x)
-            return self.decoder(z), z
+            recon_x = self.decoder(z)
+            try:  # the student's own outputs, of which there may be more, where the first two are right
+                own = super().forward(x)
+                if torch.allclose(own[0], recon_x) and torch.allclose(own[1], z):
+                    return own
+            except Exception:
+                pass
+            return recon_x, z
 
         def get_loss_autoencoder(self, x, recon_x, z_fake, lambda_=1):
             self.lambdas = [*getattr(self, "lambdas", []), lambda_]
