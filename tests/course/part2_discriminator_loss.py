@@ -11,18 +11,16 @@ import torch.nn.functional as F
 
 from course.aae_standins import (
     Z,
-    Discriminator,
     Judge,
     close,
     codes,
-    device_errors,
     discriminator_losses,
     expect_normal,
-    fake_gpu,
     gives_probabilities,
     has_swapped_roles,
     new_model,
     number,
+    on_fake_gpu,
     on_gpu,
     on_logits,
     prior_draws,
@@ -37,8 +35,12 @@ def _softplus(x: float) -> float:
 @criterion("2.5")
 def discriminator_has_both_terms(part):
     """The discriminator's loss asks about draws from the prior and about codes."""
+
     def check(probabilities: bool) -> None:
-        for name, high, low in (("draws from the prior", (2.0, 0.0), (-2.0, 0.0)), ("the encoder's codes", (0.0, 2.0), (0.0, -2.0))):
+        for name, high, low in (
+            ("draws from the prior", (2.0, 0.0), (-2.0, 0.0)),
+            ("the encoder's codes", (0.0, 2.0), (0.0, -2.0)),
+        ):
             a, b = (discriminator_losses(part, *logits, probabilities).total for logits in (high, low))
             expect(abs(a - b) > 1e-3, f"the term for {name} is missing in disc_loss", given=f"logits 2, then -2 for {name}",
                    got=f"{a:.4g}, then {b:.4g}")  # fmt: skip
@@ -49,6 +51,7 @@ def discriminator_has_both_terms(part):
 @criterion("2.5")
 def discriminator_roles(part):
     """Draws from the prior are real, the encoder's codes are fake."""
+
     def check(probabilities: bool) -> None:
         def total(real: float, fake: float) -> float:
             return discriminator_losses(part, real, fake, probabilities).total
@@ -64,6 +67,7 @@ def discriminator_roles(part):
 @criterion("2.5")
 def discriminator_is_cross_entropy(part):
     """Both terms are binary cross entropies on logits, averaged over the batch."""
+
     def check(probabilities: bool) -> None:
         points = ((1.5, -0.5), (-1.0, 2.0), (0.3, 0.7))
         got = [discriminator_losses(part, real, fake, probabilities).total for real, fake in points]
@@ -102,6 +106,7 @@ def discriminator_loss_reaches_its_weights(part):
 @criterion("2.5")
 def discriminator_log(part):
     """The logged disc_loss is the loss that is minimised, and both terms and the accuracy are logged."""
+
     def check(probabilities: bool) -> None:
         found = discriminator_losses(part, 1.0, 2.0, probabilities)
         for name in ("disc_loss", "loss_real", "loss_fake", "accuracy"):
@@ -128,6 +133,7 @@ def _accuracy(part, real: float, fake: float, probabilities: bool) -> float:
 @criterion("2.5")
 def accuracy_threshold(part):
     """A discriminator that is always right has accuracy 1, one that is always wrong 0."""
+
     def check(probabilities: bool) -> None:
         right, wrong = _accuracy(part, 3.0, -3.0, probabilities), _accuracy(part, -3.0, 3.0, probabilities)
         mirrored = has_swapped_roles(part, probabilities) and close(right, 0) and close(wrong, 1)
@@ -141,6 +147,7 @@ def accuracy_threshold(part):
 @criterion("2.5")
 def accuracy_counts_both(part):
     """The accuracy is over draws from the prior and codes together."""
+
     def check(probabilities: bool) -> None:
         for logit, says in ((3.0, "real"), (-3.0, "fake")):
             got = _accuracy(part, logit, logit, probabilities)
@@ -157,9 +164,14 @@ def prior_is_normal(part):
     draws = prior_draws(part, 256, calls=30)
     if not draws:
         return  # the term for the prior is missing, which has its own criterion
-    expect_normal(torch.cat([draw.flatten() for draw in draws[:30]]), "the prior must be N(0, I): draw from it with torch.randn")
+    expect_normal(
+        torch.cat([draw.flatten() for draw in draws[:30]]), "the prior must be N(0, I): draw from it with torch.randn"
+    )
     first, second = draws[0], draws[-1]
-    expect(first.shape != second.shape or not torch.equal(first, second), "the draws from the prior are the same in each step")
+    expect(
+        first.shape != second.shape or not torch.equal(first, second),
+        "the draws from the prior are the same in each step",
+    )
 
 
 @criterion("2.5")
@@ -179,8 +191,6 @@ def prior_has_the_shape_of_the_codes(part):
 @criterion("2.5")
 def prior_on_the_device_of_the_codes(part):
     """Draws from the prior are made on the model's device."""
-    with fake_gpu():
+    with on_fake_gpu("the draws from the prior are made on the CPU, whatever the model's device"):
         model = on_gpu(new_model(part))
-        model.discriminator = on_gpu(Discriminator(Z))
-        with device_errors("the draws from the prior are made on the CPU, whatever the model's device"):
-            model.get_loss_discriminator(torch.zeros(4, Z, device="cuda"))
+        model.get_loss_discriminator(torch.zeros(4, Z, device="cuda"))

@@ -7,7 +7,16 @@ together with losses on probabilities (its own criterion speaks of it); logged v
 import torch
 import torch.nn.functional as F
 
-from course.aae_standins import Judge, autoencoder_losses, close, codes, gives_probabilities, new_model, number, on_logits
+from course.aae_standins import (
+    Judge,
+    autoencoder_losses,
+    close,
+    codes,
+    gives_probabilities,
+    new_model,
+    number,
+    on_logits,
+)
 from course.criterion import criterion, expect
 
 
@@ -22,6 +31,7 @@ def _softplus(x: float) -> float:
 @criterion("2.5")
 def generator_asks_the_discriminator(part):
     """The generator's loss depends on what the discriminator says of the codes."""
+
     def check(probabilities: bool) -> None:
         fooled, caught = _gen(part, 2.0, probabilities), _gen(part, -2.0, probabilities)
         expect(abs(fooled - caught) > 1e-3, "gen_loss is the same whatever the discriminator says of the codes: it must be "
@@ -33,6 +43,7 @@ def generator_asks_the_discriminator(part):
 @criterion("2.5")
 def generator_wants_real(part):
     """The generator's loss falls the more the discriminator takes codes for real."""
+
     def check(probabilities: bool) -> None:
         fooled, caught = _gen(part, 2.0, probabilities), _gen(part, -2.0, probabilities)
         expect(fooled < caught + 1e-3, "the generator's loss falls when the discriminator is right: its target must be 'real'",
@@ -45,6 +56,7 @@ def generator_wants_real(part):
 @criterion("2.5")
 def generator_is_cross_entropy(part):
     """The generator's loss is the binary cross entropy on logits, averaged over the batch."""
+
     def check(probabilities: bool) -> None:
         logits = (-2.0, 0.5, 3.0)
         got = [_gen(part, logit, probabilities) for logit in logits]
@@ -86,6 +98,7 @@ def generator_reaches_the_encoder(part):
 @criterion("2.5")
 def lambda_weighs_both(part):
     """ae_loss is λ times the reconstruction loss plus (1 - λ) times the generator's."""
+
     def check(probabilities: bool) -> None:
         for lambda_ in (0.25, 0.9, 1.0):
             found = autoencoder_losses(part, logit=-2.0, delta=0.6, lambda_=lambda_, probabilities=probabilities)
@@ -106,6 +119,7 @@ def lambda_weighs_both(part):
 @criterion("2.5")
 def autoencoder_log(part):
     """The logged ae_loss is the loss that is minimised, and all three losses are logged."""
+
     def check(probabilities: bool) -> None:
         found = autoencoder_losses(part, logit=-2.0, delta=0.6, lambda_=0.25, probabilities=probabilities)
         for name in ("gen_loss", "recon_loss", "ae_loss"):

@@ -68,7 +68,11 @@ def discriminator_logits(part):
     expect(max(-low, high) > 1.001, "the output is squashed: the discriminator gives logits (> 0 real, < 0 fake), and the "
            "loss applies the sigmoid", given="a discriminator with large weights", expected="any number",
            got=f"values {low:.4g} to {high:.4g}")  # fmt: skip
-    expect(low < 0 or high < 0.5, "no code can be called fake: logits must be negative as well", got=f"{low:.4g} to {high:.4g}")
+    expect(
+        low < 0 or high < 0.5,
+        "no code can be called fake: logits must be negative as well",
+        got=f"{low:.4g} to {high:.4g}",
+    )
 
 
 @criterion("2.4")

@@ -1,5 +1,6 @@
 """What `main` makes its optimizers of. Accepted: any kind of optimizer, any groups, any learning rates."""
 
+import ast
 import struct
 import tempfile
 from argparse import Namespace
@@ -15,6 +16,34 @@ from course.criterion import criterion, expect
 
 class _Stop(BaseException):
     """Ends `main` where the first epoch would begin."""
+
+
+class _Args(Namespace):
+    """Flags, and what the script may have added to them by itself; `vars` does not show the latter."""
+
+    device, cuda, progress_bar = torch.device("cpu"), False, False
+
+
+def _own_defaults(part) -> dict:
+    """Defaults of all flags in the student's train.py, as far as they are plain values."""
+    defaults = {}
+    tree = ast.parse((Path(part.folder) / "train.py").read_text(encoding="utf-8", errors="replace"))
+    for call in ast.walk(tree):
+        if not (isinstance(call, ast.Call) and getattr(call.func, "attr", "") == "add_argument"):
+            continue
+        names = [arg.value for arg in call.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
+        values = {keyword.arg: keyword.value for keyword in call.keywords}
+        long = [name for name in names if name.startswith("--")]
+        if not long:
+            continue
+        name = long[0].lstrip("-").replace("-", "_")
+        try:
+            action = ast.literal_eval(values["action"]) if "action" in values else None
+            fallback = {"store_true": False, "store_false": True}.get(action)
+            defaults[name] = ast.literal_eval(values["default"]) if "default" in values else fallback
+        except ValueError:
+            continue
+    return defaults
 
 
 def _write_mnist(folder: Path) -> None:
@@ -49,10 +78,14 @@ def _main(part) -> SimpleNamespace:
         _write_mnist(folder / "data")
         args = Namespace(
             z_dim=3, batch_size=4, lambda_=0.7, ae_lr=1e-3, d_lr=5e-3, data_dir=str(folder / "data"), epochs=2, seed=1,
-            num_workers=0, log_dir=str(folder / "logs") + "/", no_cuda=True, cuda=False, device=torch.device("cpu"),
-            progress_bar=False,
+            num_workers=0, log_dir=str(folder / "logs") + "/", no_cuda=True,
         )  # fmt: skip
-        instead = {"train_aae": first_epoch, "generate_and_save": lambda *a, **k: None, "save_reconstruction": lambda *a, **k: None}
+        args = _Args(**{**_own_defaults(part), **vars(args)})
+        instead = {
+            "train_aae": first_epoch,
+            "generate_and_save": lambda *a, **k: None,
+            "save_reconstruction": lambda *a, **k: None,
+        }
         if "mnist" in vars(part.train):
             instead["mnist"] = _loader
         with standing_in(part), patch.multiple(part.train, create=True, **instead):
@@ -64,14 +97,22 @@ def _main(part) -> SimpleNamespace:
     return SimpleNamespace(**found)
 
 
-def _compare(optimizer, wanted: dict[str, torch.nn.Parameter], others: dict[str, torch.nn.Parameter], name: str) -> None:
+def _compare(
+    optimizer, wanted: dict[str, torch.nn.Parameter], others: dict[str, torch.nn.Parameter], name: str
+) -> None:
     expect(optimizer is not None and hasattr(optimizer, "param_groups"), f"main makes no {name}")
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     missing = sorted(key for key, p in wanted.items() if id(p) not in held)
     extra = sorted(key for key, p in others.items() if id(p) in held)
     networks = sorted({key.split(".")[0] for key in missing}), sorted({key.split(".")[0] for key in extra})
-    expect(not missing, f"{name} does not hold the parameters of the {' and the '.join(networks[0])}, which can never learn")
-    expect(not extra, f"{name} also holds the parameters of the {' and the '.join(networks[1])}: the other player's step moves them")
+    expect(
+        not missing,
+        f"{name} does not hold the parameters of the {' and the '.join(networks[0])}, which can never learn",
+    )
+    expect(
+        not extra,
+        f"{name} also holds the parameters of the {' and the '.join(networks[1])}: the other player's step moves them",
+    )
 
 
 @criterion("2.4")

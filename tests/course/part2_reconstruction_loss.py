@@ -7,6 +7,7 @@ from course.criterion import criterion, expect
 @criterion("2.4")
 def reconstruction_is_squared(part):
     """Twice the error costs four times as much."""
+
     def loss(delta: float) -> float:
         return autoencoder_losses(part, delta=delta, lambda_=1.0).recon
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from course.aae_standins import Decoder, Z, device_errors, expect_normal, fake_gpu, new_model, on_gpu
+from course.aae_standins import Decoder, Z, expect_normal, new_model, on_fake_gpu, on_gpu
 from course.criterion import criterion, expect
 
 
@@ -27,7 +27,5 @@ def sample_decodes_the_prior(part):
 @criterion("2.5")
 def samples_on_the_device_of_the_model(part):
     """Draws are made on the model's device."""
-    with fake_gpu():
-        model = on_gpu(new_model(part))
-        with device_errors("the draws are made on the CPU, whatever the model's device"):
-            model.sample(4)
+    with on_fake_gpu("the draws are made on the CPU, whatever the model's device"):
+        on_gpu(new_model(part)).sample(4)

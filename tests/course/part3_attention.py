@@ -7,7 +7,7 @@ import math
 
 import torch
 
-from course.aae_standins import device_errors, fake_gpu, on_gpu
+from course.aae_standins import on_fake_gpu, on_gpu
 from course.criterion import criterion, expect
 from course.gpt_probes import (
     BATCH,
@@ -43,7 +43,10 @@ def attention_scale(part):
     hints = {
         1.0: "the scores are not scaled: divide them by sqrt(head size)",
         1 / SIZE: "the scores are divided by the head size: take its square root",
-        1 / math.sqrt(CHANNELS): "the scores are divided by the square root of the model's width: it must be the head's size",
+        1
+        / math.sqrt(
+            CHANNELS
+        ): "the scores are divided by the square root of the model's width: it must be the head's size",
         1 / CHANNELS: "the scores are divided by the model's width: it must be the square root of the head's size",
         math.sqrt(SIZE): "the scores are multiplied by sqrt(head size): divide them",
         1 / math.sqrt(LENGTH): "the scores are divided by the square root of the length: it must be the head's size",
@@ -104,7 +107,8 @@ def attention_mask_fits_the_sequence(part):
 @criterion("3.2")
 def attention_on_the_device_of_the_input(part):
     """Attention makes its tensors on the model's device."""
-    with fake_gpu():
+    with on_fake_gpu(
+        "attention makes a tensor on the CPU, whatever the model's device: use the buffer mask, or x.device"
+    ):
         module = on_gpu(part.gpt.CausalSelfAttention(config(part)).eval())
-        with device_errors("attention makes a tensor on the CPU, whatever the model's device: use the buffer mask, or x.device"):
-            module(torch.zeros(BATCH, LENGTH, CHANNELS, device="cuda"))
+        module(torch.zeros(BATCH, LENGTH, CHANNELS, device="cuda"))

@@ -28,6 +28,9 @@ def main(args):
     model = AdversarialAE(args.z_dim)
     loader = mnist(args.data_dir, args.batch_size, args.num_workers)
     groups = [{"params": model.encoder.parameters()}, {"params": model.decoder.parameters(), "lr": args.ae_lr / 2}]
-    optimizers = torch.optim.AdamW(groups, lr=args.ae_lr, betas=(0.5, 0.99)), torch.optim.RMSprop(model.discriminator.parameters(), args.d_lr)
+    optimizers = (
+        torch.optim.AdamW(groups, lr=args.ae_lr, betas=(0.5, 0.99)),
+        torch.optim.RMSprop(model.discriminator.parameters(), args.d_lr),
+    )
     for epoch in range(args.epochs):
         train_aae(epoch, model, loader, None, None, *optimizers, lambda_=args.lambda_)

@@ -136,7 +136,9 @@ class AdversarialAE(nn.Module):
     @torch.no_grad()
     def sample(self, batch_size):
         """Images of draws from the prior."""
-        z = torch.stack([torch.randn(self.z_dim, device=self.decoder.linear[0].weight.device) for _ in range(batch_size)])
+        z = torch.stack(
+            [torch.randn(self.z_dim, device=self.decoder.linear[0].weight.device) for _ in range(batch_size)]
+        )
         x = torch.clamp(self.decoder.forward(z), -1, 1)
         return x
 

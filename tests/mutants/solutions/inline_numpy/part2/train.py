@@ -75,7 +75,10 @@ def main(args):
     seed_everything(args.seed)
     experiment_dir = os.path.join(args.log_dir, datetime.now().strftime("AAE_%d_%m_%Y__%H_%M_%S"))
     checkpoint_dir = os.path.join(experiment_dir, "checkpoints")
-    for folder in (checkpoint_dir, *(os.path.join(experiment_dir, "results", d) for d in ("Prior_samples", "Reconstruction"))):
+    for folder in (
+        checkpoint_dir,
+        *(os.path.join(experiment_dir, "results", d) for d in ("Prior_samples", "Reconstruction")),
+    ):
         os.makedirs(folder, exist_ok=True)
     with open(os.path.join(experiment_dir, "hparams.json"), "w") as f:
         json.dump({k: str(v) for k, v in vars(args).items()}, f, indent=4)
@@ -83,9 +86,7 @@ def main(args):
     logger_ae = TensorBoardLogger(summary_writer, name="generator")
     logger_disc = TensorBoardLogger(summary_writer, name="discriminator")
 
-    train_loader = mnist(
-        root=args.data_dir, batch_size=args.batch_size, num_workers=args.num_workers, download=True
-    )
+    train_loader = mnist(root=args.data_dir, batch_size=args.batch_size, num_workers=args.num_workers, download=True)
     model = AdversarialAE(z_dim=args.z_dim)
     device = torch.device("cuda") if (not args.no_cuda and torch.cuda.is_available()) else torch.device("cpu")
     model = model.to(device)

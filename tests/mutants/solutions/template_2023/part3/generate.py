@@ -4,7 +4,18 @@ from transformers import GPT2Tokenizer
 
 
 @torch.no_grad()
-def generate(model, model_type, prompt="", num_samples=10, n_steps=20, do_sample=True, top_k=50, temperature=1.0, device="cpu", verbose=True):
+def generate(
+    model,
+    model_type,
+    prompt="",
+    num_samples=10,
+    n_steps=20,
+    do_sample=True,
+    top_k=50,
+    temperature=1.0,
+    device="cpu",
+    verbose=True,
+):
     """Prints continuations."""
     tokenizer = GPT2Tokenizer.from_pretrained(model_type)
     if prompt == "":
