@@ -1,4 +1,4 @@
-"""Right inner parts for the criteria of part 2: where one function is built on another, only the wrong one loses points.
+"""Right inner parts for the criteria of part 2: of two functions, one built on the other, only a wrong one loses points.
 
 The networks here answer what handed-out code and common solutions ask of theirs: any constructor arguments, `z_dim`,
 `device`, `net`, `linear`, parameters.
@@ -253,8 +253,8 @@ def on_gpu(module: nn.Module) -> nn.Module:
 
 @contextmanager
 def on_fake_gpu(hint: str) -> Iterator[None]:
-    """What is made here must be on the GPU wherever it meets what `on_gpu` has moved, or a Failure says the hint. Anything
-    else that goes wrong with tensors without content says nothing about the student."""
+    """What is made here must be on the GPU wherever it meets what `on_gpu` has moved, or a Failure says the hint.
+    Anything else that goes wrong with tensors without content says nothing about the student."""
     try:
         with fake_gpu():
             yield

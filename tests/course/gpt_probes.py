@@ -36,10 +36,23 @@ def config(part, fused: bool = False, **changes: Any) -> Namespace:
     except Exception:
         own = {}
     common = {
-        "model_type": None, "n_layer": 1, "n_head": HEADS, "n_embd": CHANNELS, "vocab_size": 64, "block_size": LENGTH,
-        "embd_pdrop": 0.0, "resid_pdrop": 0.0, "attn_pdrop": 0.0, "abs_emb": True, "rotary": False, "use_rotary": False,
-        "rotary_emb": False, "debug": False, "device": "cpu", "bias": True,
-    }  # fmt: skip
+        "model_type": None,
+        "n_layer": 1,
+        "n_head": HEADS,
+        "n_embd": CHANNELS,
+        "vocab_size": 64,
+        "block_size": LENGTH,
+        "embd_pdrop": 0.0,
+        "resid_pdrop": 0.0,
+        "attn_pdrop": 0.0,
+        "abs_emb": True,
+        "rotary": False,
+        "use_rotary": False,
+        "rotary_emb": False,
+        "debug": False,
+        "device": "cpu",
+        "bias": True,
+    }
     return Namespace(**{**own, **common, **dict.fromkeys(FUSED, fused), **changes})
 
 
@@ -120,9 +133,12 @@ def attend(module: nn.Module, scale: float = 1.0, length: int = LENGTH) -> Weigh
         *inner, _ = _layers(module)
         joint = torch.cat([layer(x) for layer in inner], dim=-1)
         q, k, v = (t.view(BATCH, length, HEADS, SIZE).transpose(1, 2) for t in joint.split(CHANNELS, dim=-1))
-    expect(isinstance(output, Tensor) and tuple(output.shape) == (BATCH, length, CHANNELS),
-           "attention must give an output of the input's shape", expected=[BATCH, length, CHANNELS],
-           got=list(getattr(output, "shape", [])))  # fmt: skip
+    expect(
+        isinstance(output, Tensor) and tuple(output.shape) == (BATCH, length, CHANNELS),
+        "attention must give an output of the input's shape",
+        expected=[BATCH, length, CHANNELS],
+        got=list(getattr(output, "shape", [])),
+    )
     heads = output.double().view(BATCH, length, HEADS, SIZE).transpose(1, 2)  # (B, nh, T, hs)
     weights = heads @ torch.linalg.pinv(v)  # (B, nh, T, T)
     rest = (weights @ v - heads).abs().nan_to_num().max().item() / max(heads.abs().nan_to_num().max().item(), 1e-9)
@@ -161,16 +177,32 @@ def expect_causal(found: Weights, hint: str = "") -> None:
     """Each position takes from itself and all before it, and from nothing else."""
     seen, right = found.seen[0, 0], triangle()
     given = f"{LENGTH} positions"
-    expect(found.known.all(), hint or "some positions see nothing, so that their softmax is NaN: is the mask on the wrong triangle, or "
-           "one off?", given=given, expected="each position sees itself and those before", got="NaN")  # fmt: skip
+    expect(
+        found.known.all(),
+        hint
+        or "some positions see nothing, so that their softmax is NaN: is the mask on the wrong triangle, or one off?",
+        given=given,
+        expected="each position sees itself and those before",
+        got="NaN",
+    )
     got = "; ".join(
         f"{t + 1} sees {', '.join(str(s + 1) for s in row.nonzero().flatten().tolist()) or 'nothing'}"
         for t, row in enumerate(seen)
     )
-    expect(not (found.seen & ~right).any(), hint or "a position sees what comes after it: mask the upper triangle, with minus infinity, "
-           "before the softmax", given=given, expected="each position sees itself and those before", got=got)  # fmt: skip
-    expect((found.seen | ~right).all(), "a position does not see itself or one before it: the mask is one off", given=given,
-           expected="each position sees itself and those before", got=got)  # fmt: skip
+    expect(
+        not (found.seen & ~right).any(),
+        hint or "a position sees what comes after it: mask the upper triangle, with minus infinity, before the softmax",
+        given=given,
+        expected="each position sees itself and those before",
+        got=got,
+    )
+    expect(
+        (found.seen | ~right).all(),
+        "a position does not see itself or one before it: the mask is one off",
+        given=given,
+        expected="each position sees itself and those before",
+        got=got,
+    )
 
 
 def expect_scale(c: float, hint: str) -> None:

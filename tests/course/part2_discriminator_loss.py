@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from course.aae_standins import (
-    Z,
     Judge,
+    Z,
     close,
     codes,
     discriminator_losses,
@@ -42,8 +42,12 @@ def discriminator_has_both_terms(part):
             ("the encoder's codes", (0.0, 2.0), (0.0, -2.0)),
         ):
             a, b = (discriminator_losses(part, *logits, probabilities).total for logits in (high, low))
-            expect(abs(a - b) > 1e-3, f"the term for {name} is missing in disc_loss", given=f"logits 2, then -2 for {name}",
-                   got=f"{a:.4g}, then {b:.4g}")  # fmt: skip
+            expect(
+                abs(a - b) > 1e-3,
+                f"the term for {name} is missing in disc_loss",
+                given=f"logits 2, then -2 for {name}",
+                got=f"{a:.4g}, then {b:.4g}",
+            )
 
     on_logits(part, check)
 
@@ -56,10 +60,14 @@ def discriminator_roles(part):
         def total(real: float, fake: float) -> float:
             return discriminator_losses(part, real, fake, probabilities).total
 
-        expect(total(2.0, 0.0) < total(-2.0, 0.0) + 1e-3, "the loss rises when draws from the prior are called real: their "
-               "target must be 1")  # fmt: skip
-        expect(total(0.0, -2.0) < total(0.0, 2.0) + 1e-3, "the loss rises when the encoder's codes are called fake: their "
-               "target must be 0")  # fmt: skip
+        expect(
+            total(2.0, 0.0) < total(-2.0, 0.0) + 1e-3,
+            "the loss rises when draws from the prior are called real: their target must be 1",
+        )
+        expect(
+            total(0.0, -2.0) < total(0.0, 2.0) + 1e-3,
+            "the loss rises when the encoder's codes are called fake: their target must be 0",
+        )
 
     on_logits(part, check)
 
@@ -85,8 +93,13 @@ def discriminator_is_cross_entropy(part):
         if twice:
             hint = "the sigmoid is applied twice: binary_cross_entropy_with_logits takes the logits as they are"
         expected = [(_softplus(-real) + _softplus(fake)) / 2 for real, fake in points]
-        expect(any(all(close(a, b) for a, b in zip(form, got, strict=True)) for form in forms), hint,
-               given="logits of prior and codes 1.5 and -0.5, -1 and 2, 0.3 and 0.7", expected=expected, got=got)  # fmt: skip
+        expect(
+            any(all(close(a, b) for a, b in zip(form, got, strict=True)) for form in forms),
+            hint,
+            given="logits of prior and codes 1.5 and -0.5, -1 and 2, 0.3 and 0.7",
+            expected=expected,
+            got=got,
+        )
 
     on_logits(part, check)
 
@@ -112,11 +125,17 @@ def discriminator_log(part):
         for name in ("disc_loss", "loss_real", "loss_fake", "accuracy"):
             expect(name in found.logged, f"the logging dictionary has no {name}", got=", ".join(map(str, found.logged)))
         logged = number(found.logged["disc_loss"])
-        expect(close(logged, found.total), "the logged disc_loss is not the loss that is returned", expected=found.total,
-               got=logged)  # fmt: skip
+        expect(
+            close(logged, found.total),
+            "the logged disc_loss is not the loss that is returned",
+            expected=found.total,
+            got=logged,
+        )
         other = discriminator_losses(part, 1.0, -2.0, probabilities).logged
-        expect(close(number(found.logged["loss_real"]), number(other["loss_real"])), "loss_real changes with the logit of the "
-               "encoder's codes: it is the term for draws from the prior")  # fmt: skip
+        expect(
+            close(number(found.logged["loss_real"]), number(other["loss_real"])),
+            "loss_real changes with the logit of the encoder's codes: it is the term for draws from the prior",
+        )
 
     on_logits(part, check)
 
@@ -137,9 +156,13 @@ def accuracy_threshold(part):
     def check(probabilities: bool) -> None:
         right, wrong = _accuracy(part, 3.0, -3.0, probabilities), _accuracy(part, -3.0, 3.0, probabilities)
         mirrored = has_swapped_roles(part, probabilities) and close(right, 0) and close(wrong, 1)
-        expect(mirrored or (close(right, 1) and close(wrong, 0)), "the accuracy is wrong: a logit above 0 calls a code real (a "
-               "probability above 0.5 does)", given="logits 3 and -3 for prior and codes, then -3 and 3",
-               expected="1, then 0", got=f"{right:.4g}, then {wrong:.4g}")  # fmt: skip
+        expect(
+            mirrored or (close(right, 1) and close(wrong, 0)),
+            "the accuracy is wrong: a logit above 0 calls a code real (a probability above 0.5 does)",
+            given="logits 3 and -3 for prior and codes, then -3 and 3",
+            expected="1, then 0",
+            got=f"{right:.4g}, then {wrong:.4g}",
+        )
 
     on_logits(part, check)
 
@@ -152,8 +175,13 @@ def accuracy_counts_both(part):
         for logit, says in ((3.0, "real"), (-3.0, "fake")):
             got = _accuracy(part, logit, logit, probabilities)
             # Not 0.5 where draws and codes differ in number, which has its own criterion.
-            expect(0.01 < got < 0.99, "the accuracy counts one half only, codes or draws from the prior: it is over both",
-                   given=f"a discriminator that calls everything {says}", expected=0.5, got=got)  # fmt: skip
+            expect(
+                0.01 < got < 0.99,
+                "the accuracy counts one half only, codes or draws from the prior: it is over both",
+                given=f"a discriminator that calls everything {says}",
+                expected=0.5,
+                got=got,
+            )
 
     on_logits(part, check)
 
@@ -182,10 +210,17 @@ def prior_has_the_shape_of_the_codes(part):
         if not draws:
             return
         draw = draws[0]
-        expect(tuple(draw.shape) == (batch, Z), "the draws from the prior must have the shape of the codes",
-               given=f"{batch} codes of 3 numbers", expected=[batch, Z], got=list(draw.shape))  # fmt: skip
-        expect(draw.std(dim=0).min() > 1e-3 and draw.std(dim=1).max() > 1e-3, "all draws of a batch are equal: each code is "
-               "compared with a draw of its own")  # fmt: skip
+        expect(
+            tuple(draw.shape) == (batch, Z),
+            "the draws from the prior must have the shape of the codes",
+            given=f"{batch} codes of 3 numbers",
+            expected=[batch, Z],
+            got=list(draw.shape),
+        )
+        expect(
+            draw.std(dim=0).min() > 1e-3 and draw.std(dim=1).max() > 1e-3,
+            "all draws of a batch are equal: each code is compared with a draw of its own",
+        )
 
 
 @criterion("2.5")

@@ -34,8 +34,12 @@ def generator_asks_the_discriminator(part):
 
     def check(probabilities: bool) -> None:
         fooled, caught = _gen(part, 2.0, probabilities), _gen(part, -2.0, probabilities)
-        expect(abs(fooled - caught) > 1e-3, "gen_loss is the same whatever the discriminator says of the codes: it must be "
-               "asked about z_fake", given="codes with logit 2, then -2", got=f"{fooled:.4g}, then {caught:.4g}")  # fmt: skip
+        expect(
+            abs(fooled - caught) > 1e-3,
+            "gen_loss is the same whatever the discriminator says of the codes: it must be asked about z_fake",
+            given="codes with logit 2, then -2",
+            got=f"{fooled:.4g}, then {caught:.4g}",
+        )
 
     on_logits(part, check)
 
@@ -46,9 +50,13 @@ def generator_wants_real(part):
 
     def check(probabilities: bool) -> None:
         fooled, caught = _gen(part, 2.0, probabilities), _gen(part, -2.0, probabilities)
-        expect(fooled < caught + 1e-3, "the generator's loss falls when the discriminator is right: its target must be 'real'",
-               given="codes called real (logit 2), then fake (-2)", expected="0.1269, then 2.127",
-               got=f"{fooled:.4g}, then {caught:.4g}")  # fmt: skip
+        expect(
+            fooled < caught + 1e-3,
+            "the generator's loss falls when the discriminator is right: its target must be 'real'",
+            given="codes called real (logit 2), then fake (-2)",
+            expected="0.1269, then 2.127",
+            got=f"{fooled:.4g}, then {caught:.4g}",
+        )
 
     on_logits(part, check)
 
@@ -89,10 +97,15 @@ def generator_reaches_the_encoder(part):
     expect(loss.requires_grad, "the loss has no graph: nothing can learn from it")
     loss.backward()
     asked = abs(_gen(part, 2.0, False) - _gen(part, -2.0, False)) > 1e-3
-    expect(recon.grad is not None and recon.grad.abs().sum() > 0, "no gradient reaches the reconstructions: the decoder "
-           "cannot learn")  # fmt: skip
-    expect(not asked or (z.grad is not None and z.grad.abs().sum() > 0), "no gradient of the generator's loss reaches the "
-           "codes: the encoder cannot learn to deceive the discriminator (z_fake must not be detached here)")  # fmt: skip
+    expect(
+        recon.grad is not None and recon.grad.abs().sum() > 0,
+        "no gradient reaches the reconstructions: the decoder cannot learn",
+    )
+    expect(
+        not asked or (z.grad is not None and z.grad.abs().sum() > 0),
+        "no gradient of the generator's loss reaches the "
+        "codes: the encoder cannot learn to deceive the discriminator (z_fake must not be detached here)",
+    )
 
 
 @criterion("2.5")
@@ -125,7 +138,12 @@ def autoencoder_log(part):
         for name in ("gen_loss", "recon_loss", "ae_loss"):
             expect(name in found.logged, f"the logging dictionary has no {name}", got=", ".join(map(str, found.logged)))
         logged = number(found.logged["ae_loss"])
-        expect(close(logged, found.total), "the logged ae_loss is not the loss that is returned (is λ in it?)", given="λ = 0.25",
-               expected=found.total, got=logged)  # fmt: skip
+        expect(
+            close(logged, found.total),
+            "the logged ae_loss is not the loss that is returned (is λ in it?)",
+            given="λ = 0.25",
+            expected=found.total,
+            got=logged,
+        )
 
     on_logits(part, check)

@@ -15,8 +15,13 @@ def _images(count: int = 6) -> torch.Tensor:
 def encoder_codes(part):
     """The encoder makes a code of z_dim numbers of each image."""
     z = part.models.ConvEncoder(z_dim=Z)(_images())
-    expect(tuple(z.shape) == (6, Z), "a code must have z_dim numbers", given="6 images, z_dim 3", expected=[6, Z],
-           got=list(z.shape))  # fmt: skip
+    expect(
+        tuple(z.shape) == (6, Z),
+        "a code must have z_dim numbers",
+        given="6 images, z_dim 3",
+        expected=[6, Z],
+        got=list(z.shape),
+    )
     expect(z.std(dim=0).max() > 0, "the codes of different images are equal: the input is not used")
 
 
@@ -25,8 +30,13 @@ def decoder_images(part):
     """The decoder makes an image [B, 1, 28, 28] of each code."""
     torch.manual_seed(0)
     images = part.models.ConvDecoder(z_dim=Z)(torch.randn(6, Z))
-    expect(tuple(images.shape) == (6, 1, 28, 28), "an image must be 1 x 28 x 28: see the output padding",
-           given="6 codes", expected=[6, 1, 28, 28], got=list(images.shape))  # fmt: skip
+    expect(
+        tuple(images.shape) == (6, 1, 28, 28),
+        "an image must be 1 x 28 x 28: see the output padding",
+        given="6 codes",
+        expected=[6, 1, 28, 28],
+        got=list(images.shape),
+    )
     expect(images.std(dim=0).max() > 0, "the images of different codes are equal: the code is not used")
 
 
@@ -45,10 +55,20 @@ def decoder_stays_in_range(part):
         images = decoder(100 * torch.randn(32, Z))
     low, high = images.min().item(), images.max().item()
     given = "a decoder with large weights"
-    expect(max(-low, high) <= 1 + 1e-4, "pixels leave [-1, 1], where the images lie: the decoder must end in a tanh",
-           given=given, expected="values in [-1, 1]", got=f"values {low:.4g} to {high:.4g}")  # fmt: skip
-    expect(low < -0.5, "no pixel can be as dark as the background, -1: the decoder must end in a tanh, not in a sigmoid",
-           given=given, expected="values from -1 on", got=f"values {low:.4g} to {high:.4g}")  # fmt: skip
+    expect(
+        max(-low, high) <= 1 + 1e-4,
+        "pixels leave [-1, 1], where the images lie: the decoder must end in a tanh",
+        given=given,
+        expected="values in [-1, 1]",
+        got=f"values {low:.4g} to {high:.4g}",
+    )
+    expect(
+        low < -0.5,
+        "no pixel can be as dark as the background, -1: the decoder must end in a tanh, not in a sigmoid",
+        given=given,
+        expected="values from -1 on",
+        got=f"values {low:.4g} to {high:.4g}",
+    )
 
 
 @criterion("2.5")
@@ -57,17 +77,26 @@ def discriminator_logits(part):
     torch.manual_seed(0)
     discriminator = part.models.Discriminator(z_dim=Z)
     logits = discriminator(torch.randn(6, Z))
-    expect(tuple(logits.shape) == (6, 1), "the discriminator must give one number for each code", given="6 codes",
-           expected=[6, 1], got=list(logits.shape))  # fmt: skip
+    expect(
+        tuple(logits.shape) == (6, 1),
+        "the discriminator must give one number for each code",
+        given="6 codes",
+        expected=[6, 1],
+        got=list(logits.shape),
+    )
     layers = [m for m in discriminator.modules() if isinstance(m, nn.Linear)]
     with torch.no_grad():
         for parameter in layers[-1].parameters() if layers else ():
             parameter.mul_(1000)
         logits = discriminator(10 * torch.randn(64, Z))
     low, high = logits.min().item(), logits.max().item()
-    expect(max(-low, high) > 1.001, "the output is squashed: the discriminator gives logits (> 0 real, < 0 fake), and the "
-           "loss applies the sigmoid", given="a discriminator with large weights", expected="any number",
-           got=f"values {low:.4g} to {high:.4g}")  # fmt: skip
+    expect(
+        max(-low, high) > 1.001,
+        "the output is squashed: the discriminator gives logits (> 0 real, < 0 fake), and the loss applies the sigmoid",
+        given="a discriminator with large weights",
+        expected="any number",
+        got=f"values {low:.4g} to {high:.4g}",
+    )
     expect(
         low < 0 or high < 0.5,
         "no code can be called fake: logits must be negative as well",
@@ -81,12 +110,19 @@ def model_reconstructs(part):
     model, x = new_model(part), _images()
     recon, z = model(x)[:2]
     code = model.encoder(x)
-    expect(tuple(z.shape) == (6, Z) and torch.allclose(z, code), "the second output must be the encoder's code",
-           expected=list(code.shape), got=list(z.shape))  # fmt: skip
+    expect(
+        tuple(z.shape) == (6, Z) and torch.allclose(z, code),
+        "the second output must be the encoder's code",
+        expected=list(code.shape),
+        got=list(z.shape),
+    )
     image = model.decoder(code)
-    expect(recon.shape == image.shape and torch.allclose(recon, image, atol=1e-6),
-           "the first output must be the decoder's image of the encoder's code", expected=list(image.shape),
-           got=list(recon.shape))  # fmt: skip
+    expect(
+        recon.shape == image.shape and torch.allclose(recon, image, atol=1e-6),
+        "the first output must be the decoder's image of the encoder's code",
+        expected=list(image.shape),
+        got=list(recon.shape),
+    )
 
 
 @criterion("2.6")
@@ -109,5 +145,9 @@ def networks_take_two_dimensions(part):
             if got[z_dim] != list(right) and z_dim == 3:
                 break
         else:
-            expect(got[2] == list(right), f"question 2.6 asks for z_dim 2, with which {name} does not work", expected=list(right),
-                   got=got[2])  # fmt: skip
+            expect(
+                got[2] == list(right),
+                f"question 2.6 asks for z_dim 2, with which {name} does not work",
+                expected=list(right),
+                got=got[2],
+            )

@@ -1,6 +1,7 @@
 """What `main` makes its optimizers of. Accepted: any kind of optimizer, any groups, any learning rates."""
 
 import ast
+import contextlib
 import struct
 import tempfile
 from argparse import Namespace
@@ -77,9 +78,18 @@ def _main(part) -> SimpleNamespace:
         folder = Path(name)
         _write_mnist(folder / "data")
         args = Namespace(
-            z_dim=3, batch_size=4, lambda_=0.7, ae_lr=1e-3, d_lr=5e-3, data_dir=str(folder / "data"), epochs=2, seed=1,
-            num_workers=0, log_dir=str(folder / "logs") + "/", no_cuda=True,
-        )  # fmt: skip
+            z_dim=3,
+            batch_size=4,
+            lambda_=0.7,
+            ae_lr=1e-3,
+            d_lr=5e-3,
+            data_dir=str(folder / "data"),
+            epochs=2,
+            seed=1,
+            num_workers=0,
+            log_dir=str(folder / "logs") + "/",
+            no_cuda=True,
+        )
         args = _Args(**{**_own_defaults(part), **vars(args)})
         instead = {
             "train_aae": first_epoch,
@@ -89,10 +99,8 @@ def _main(part) -> SimpleNamespace:
         if "mnist" in vars(part.train):
             instead["mnist"] = _loader
         with standing_in(part), patch.multiple(part.train, create=True, **instead):
-            try:
+            with contextlib.suppress(_Stop):
                 part.train.main(args)
-            except _Stop:
-                pass
     expect(found, "main never calls train_aae")
     return SimpleNamespace(**found)
 

@@ -12,12 +12,21 @@ def sample_decodes_the_prior(part):
     model = new_model(part)
     model.decoder = decoder = Decoder(Z)
     images = model.sample(2000)
-    expect(tuple(images.shape) == (2000, 1, 28, 28), "sample must give as many images as it is asked for", given="sample(2000)",
-           expected=[2000, 1, 28, 28], got=list(images.shape))  # fmt: skip
+    expect(
+        tuple(images.shape) == (2000, 1, 28, 28),
+        "sample must give as many images as it is asked for",
+        given="sample(2000)",
+        expected=[2000, 1, 28, 28],
+        got=list(images.shape),
+    )
     expect(decoder.seen, "sample does not use the decoder: a sample is the decoder's image of a draw from N(0, I)")
     z = decoder.seen[-1].reshape(len(decoder.seen[-1]), -1)
-    expect(tuple(z.shape) == (2000, Z), "each sample needs a draw of its own, with z_dim numbers", expected=[2000, Z],
-           got=list(z.shape))  # fmt: skip
+    expect(
+        tuple(z.shape) == (2000, Z),
+        "each sample needs a draw of its own, with z_dim numbers",
+        expected=[2000, Z],
+        got=list(z.shape),
+    )
     expect_normal(z, "samples must be decoded from the prior N(0, I)")
     right = decoder(z)
     same = torch.allclose(images, right, atol=1e-4) or torch.allclose(images, right / 2 + 0.5, atol=1e-4)

@@ -45,23 +45,34 @@ def discriminator_learns(part):
 @criterion("2.4")
 def autoencoder_gradients_are_cleared(part):
     """Each step of the autoencoder has the gradients of its own batch."""
-    expect(not _pile_up(play(part, d_scale=0.0).ae), "the autoencoder's gradients pile up from batch to batch: call "
-           "optimizer_ae.zero_grad() before each backward", given="the same batch three times")  # fmt: skip
+    expect(
+        not _pile_up(play(part, d_scale=0.0).ae),
+        "the autoencoder's gradients pile up from batch to batch: call optimizer_ae.zero_grad() before each backward",
+        given="the same batch three times",
+    )
 
 
 @criterion("2.5")
 def discriminator_gradients_are_cleared(part):
     """Each step of the discriminator has the gradients of its own batch."""
-    expect(not _pile_up(play(part, ae_scale=0.0).disc), "the discriminator's gradients pile up from batch to batch: call "
-           "optimizer_disc.zero_grad() before each backward", given="the same batch three times")  # fmt: skip
+    expect(
+        not _pile_up(play(part, ae_scale=0.0).disc),
+        "the discriminator's gradients pile up from batch to batch: call "
+        "optimizer_disc.zero_grad() before each backward",
+        given="the same batch three times",
+    )
 
 
 @criterion("2.5")
 def discriminator_leaves_the_encoder_alone(part):
     """What the discriminator learns from does not change the encoder."""
     with_it, without = play(part).ae, play(part, d_scale=0.0).ae
-    expect(all(map(_same, with_it, without)), "gradients of disc_loss reach the encoder and change it: detach z_fake, or clear "
-           "them before the autoencoder's step", given="disc_loss times 1, then times 0")  # fmt: skip
+    expect(
+        all(map(_same, with_it, without)),
+        "gradients of disc_loss reach the encoder and change it: detach z_fake, or clear "
+        "them before the autoencoder's step",
+        given="disc_loss times 1, then times 0",
+    )
 
 
 @criterion("2.5")
@@ -71,13 +82,22 @@ def generator_leaves_the_discriminator_alone(part):
     if _pile_up(without):
         return  # which has its own criterion
     with_it = play(part).disc
-    expect(all(map(_same, with_it, without)), "gradients of ae_loss are left with the discriminator and change it: call "
-           "optimizer_disc.zero_grad() right before its backward", given="ae_loss times 1, then times 0")  # fmt: skip
+    expect(
+        all(map(_same, with_it, without)),
+        "gradients of ae_loss are left with the discriminator and change it: call "
+        "optimizer_disc.zero_grad() right before its backward",
+        given="ae_loss times 1, then times 0",
+    )
 
 
 @criterion("2.5")
 def lambda_is_handed_on(part):
     """train_aae hands λ on to the loss."""
     got = [float(value) for value in getattr(play(part, lambda_=0.3).model, "lambdas", [])]
-    expect(all(abs(value - 0.3) < 1e-6 for value in got), "train_aae does not hand its lambda_ on to "
-           "get_loss_autoencoder", given="train_aae(..., lambda_=0.3)", expected=0.3, got=got[:1])  # fmt: skip
+    expect(
+        all(abs(value - 0.3) < 1e-6 for value in got),
+        "train_aae does not hand its lambda_ on to get_loss_autoencoder",
+        given="train_aae(..., lambda_=0.3)",
+        expected=0.3,
+        got=got[:1],
+    )

@@ -1,6 +1,7 @@
-"""Causal self-attention: scale, mask, softmax. The weights are found from the output, so that any way to compute them is
-accepted: queries scaled before the product, einsum, masks of any type, minus infinity or a number as low as -1e9, extra
-outputs, PyTorch's fused function.
+"""Causal self-attention: scale, mask, softmax.
+
+The weights are found from the output, so that any way to compute them is accepted: queries scaled before the product,
+einsum, masks of any type, minus infinity or a number as low as -1e9, extra outputs, PyTorch's fused function.
 """
 
 import math
@@ -70,8 +71,12 @@ def attention_masks_before_the_softmax(part):
     if softmax_of(found)[0] != "row":
         return
     sums = found.weights.nan_to_num(posinf=0, neginf=0).sum(dim=-1)[found.known.all(dim=-1)]
-    expect(((sums - 1).abs() < 1e-3).all(), "the weights of a position do not sum up to 1: mask the scores before the softmax, not "
-           "the weights after it", expected=1.0, got=sums.min() if len(sums) else None)  # fmt: skip
+    expect(
+        ((sums - 1).abs() < 1e-3).all(),
+        "the weights of a position do not sum up to 1: mask the scores before the softmax, not the weights after it",
+        expected=1.0,
+        got=sums.min() if len(sums) else None,
+    )
 
 
 @criterion("3.2")
@@ -89,19 +94,29 @@ def attention_mask_is_infinite(part):
         return
     found = attend(build_attention(part), scale=600)
     leak = found.weights.nan_to_num().where(~triangle(), torch.zeros(())).max().item()
-    expect(leak < 1e-4, "the mask is a finite number, which large scores exceed: fill with float('-inf')",
-           given="scores above 1e5", expected="weight 0 for what comes after", got=leak)  # fmt: skip
+    expect(
+        leak < 1e-4,
+        "the mask is a finite number, which large scores exceed: fill with float('-inf')",
+        given="scores above 1e5",
+        expected="weight 0 for what comes after",
+        got=leak,
+    )
 
 
 @criterion("3.2")
 def attention_mask_fits_the_sequence(part):
     """Sequences may be shorter than block_size."""
     longer = build_attention(part, block=LENGTH + 4)
-    found = attempt(lambda: attend(longer), "attention fails for sequences shorter than block_size: cut the mask to [:, :, :T, :T]",
-                    given=f"block_size {LENGTH + 4}, {LENGTH} positions")  # fmt: skip
+    found = attempt(
+        lambda: attend(longer),
+        "attention fails for sequences shorter than block_size: cut the mask to [:, :, :T, :T]",
+        given=f"block_size {LENGTH + 4}, {LENGTH} positions",
+    )
     exact = attend(build_attention(part))
-    expect(torch.allclose(found.output.nan_to_num(), exact.output.nan_to_num(), atol=1e-6), "the output depends on block_size: cut "
-           "the mask to the sequence's length, [:, :, :T, :T]")  # fmt: skip
+    expect(
+        torch.allclose(found.output.nan_to_num(), exact.output.nan_to_num(), atol=1e-6),
+        "the output depends on block_size: cut the mask to the sequence's length, [:, :, :T, :T]",
+    )
 
 
 @criterion("3.2")

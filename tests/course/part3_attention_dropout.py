@@ -21,8 +21,13 @@ def _vary(passes: list) -> bool:
 @criterion("3.2")
 def attention_has_dropout(part):
     """In training, dropout acts."""
-    expect(_vary(_passes(part, training=True)), "attn_pdrop does nothing in training: apply attn_dropout to the weights after the "
-           "softmax", given="attn_pdrop 0.5, the same input", expected="outputs that differ", got="equal outputs")  # fmt: skip
+    expect(
+        _vary(_passes(part, training=True)),
+        "attn_pdrop does nothing in training: apply attn_dropout to the weights after the softmax",
+        given="attn_pdrop 0.5, the same input",
+        expected="outputs that differ",
+        got="equal outputs",
+    )
 
 
 @criterion("3.2")
@@ -36,8 +41,13 @@ def attention_drops_weights(part):
         known = right.isfinite() & found.known
         kept = (found.weights - 2 * right).abs() < 1e-4
         dropped = found.weights.abs() < 1e-4
-        expect((kept | dropped)[known].all(), "dropout is not on the attention's weights after the softmax, but on another tensor "
-               "(scores, values or output)", given="attn_pdrop 0.5", expected="weights that are 0 or doubled")  # fmt: skip
+        expect(
+            (kept | dropped)[known].all(),
+            "dropout is not on the attention's weights after the softmax, but on another tensor "
+            "(scores, values or output)",
+            given="attn_pdrop 0.5",
+            expected="weights that are 0 or doubled",
+        )
 
 
 @criterion("3.2")
@@ -45,5 +55,8 @@ def attention_has_no_dropout_in_evaluation(part):
     """In evaluation, dropout is off."""
     right = attend(build_attention(part)).output.nan_to_num()
     for found in _passes(part, training=False):
-        expect(torch.allclose(found.output.nan_to_num(), right, atol=1e-5), "dropout acts in evaluation mode as well: use the module "
-               "attn_dropout, or pass training=self.training", given="a model in evaluation mode, attn_pdrop 0.5")  # fmt: skip
+        expect(
+            torch.allclose(found.output.nan_to_num(), right, atol=1e-5),
+            "dropout acts in evaluation mode as well: use the module attn_dropout, or pass training=self.training",
+            given="a model in evaluation mode, attn_pdrop 0.5",
+        )

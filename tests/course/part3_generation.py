@@ -42,8 +42,13 @@ def generate_returns_the_prompt(part):
     prompt = torch.tensor([[1, 2, 3], [4, 5, 6]])
     out = Markov(part, _always())(prompt, 2, **_surely(part))
     rows = [[token for token in row if token != ALWAYS] for row in out.tolist()]
-    expect(rows == prompt.tolist(), "the prompt must be returned before the new tokens, once", given="prompts [1, 2, 3] and [4, 5, 6], "
-           "two new tokens 7", expected="[1, 2, 3, 7, 7] and [4, 5, 6, 7, 7]", got=str(out.tolist()))  # fmt: skip
+    expect(
+        rows == prompt.tolist(),
+        "the prompt must be returned before the new tokens, once",
+        given="prompts [1, 2, 3] and [4, 5, 6], two new tokens 7",
+        expected="[1, 2, 3, 7, 7] and [4, 5, 6, 7, 7]",
+        got=str(out.tolist()),
+    )
     tail = [row[len(row) - row.count(ALWAYS) :] for row in out.tolist()]
     expect(all(set(row) == {ALWAYS} for row in tail), "new tokens must come after the prompt", got=str(out.tolist()))
 
@@ -54,8 +59,13 @@ def generate_adds_as_many_tokens_as_asked(part):
     for count in (1, 3):
         out = Markov(part, _always())(torch.tensor([[1], [4]]), count, **_surely(part))
         new = [row.count(ALWAYS) for row in out.tolist()]
-        expect(new == [count, count], "generate adds another number of tokens than max_new_tokens", given=f"max_new_tokens {count}",
-               expected=count, got=new[0])  # fmt: skip
+        expect(
+            new == [count, count],
+            "generate adds another number of tokens than max_new_tokens",
+            given=f"max_new_tokens {count}",
+            expected=count,
+            got=new[0],
+        )
 
 
 @criterion("3.3")
@@ -69,8 +79,13 @@ def generate_reads_the_last_position(part):
         if all(_next(row[0].item()) in new for row, new in zip(prompt, out.tolist(), strict=True))
         else "second last"
     )
-    expect(ok, f"the next token comes from the logits of another position (the {places}?): take logits[:, -1, :]",
-           given="prompts of three tokens", expected=[_next(2), _next(1)], got=out[:, -1].tolist())  # fmt: skip
+    expect(
+        ok,
+        f"the next token comes from the logits of another position (the {places}?): take logits[:, -1, :]",
+        given="prompts of three tokens",
+        expected=[_next(2), _next(1)],
+        got=out[:, -1].tolist(),
+    )
 
 
 @criterion("3.3")
@@ -78,15 +93,26 @@ def generate_crops_the_context(part):
     """The model is asked about the last block_size tokens."""
     prompt = torch.tensor([[0, 1, 2, 3, 4, 5, 6]])
     model = Markov(part, _successors())
-    attempt(lambda: model(prompt, 2), "generate fails for prompts longer than block_size: crop the context to the last block_size tokens",
-            given=f"7 tokens, block_size {BLOCK}")  # fmt: skip
-    expect(model.contexts and model.contexts[0].tolist() == prompt[:, -BLOCK:].tolist(), "the context must be the last block_size tokens",
-           given=f"tokens 0 to 6, block_size {BLOCK}", expected=str(prompt[0, -BLOCK:].tolist()),
-           got=str(model.contexts[0][0].tolist()) if model.contexts else None)  # fmt: skip
+    attempt(
+        lambda: model(prompt, 2),
+        "generate fails for prompts longer than block_size: crop the context to the last block_size tokens",
+        given=f"7 tokens, block_size {BLOCK}",
+    )
+    expect(
+        model.contexts and model.contexts[0].tolist() == prompt[:, -BLOCK:].tolist(),
+        "the context must be the last block_size tokens",
+        given=f"tokens 0 to 6, block_size {BLOCK}",
+        expected=str(prompt[0, -BLOCK:].tolist()),
+        got=str(model.contexts[0][0].tolist()) if model.contexts else None,
+    )
     short = Markov(part, _successors())
     short(prompt[:, :3], 1)
-    expect(short.contexts[0].tolist() == prompt[:, :3].tolist(), "the model must be asked about the whole prompt",
-           expected="[0, 1, 2]", got=str(short.contexts[0][0].tolist()))  # fmt: skip
+    expect(
+        short.contexts[0].tolist() == prompt[:, :3].tolist(),
+        "the model must be asked about the whole prompt",
+        expected="[0, 1, 2]",
+        got=str(short.contexts[0][0].tolist()),
+    )
 
 
 @criterion("3.3")

@@ -107,8 +107,13 @@ def top_k_is_each_sequence_s_own(part):
         if any(len(kept) != 3 for kept in apart):
             return  # top_k is wrong for equal sequences already, which has its own criterion
         together = attempt(lambda order=order: _kept(part, table, order), hint)
-        expect(together == apart, hint, given="two kinds of sequences, top_k 3", expected=f"tokens {sorted(apart[0])} and {sorted(apart[1])}",
-               got=f"tokens {sorted(together[0])} and {sorted(together[1])}")  # fmt: skip
+        expect(
+            together == apart,
+            hint,
+            given="two kinds of sequences, top_k 3",
+            expected=f"tokens {sorted(apart[0])} and {sorted(apart[1])}",
+            got=f"tokens {sorted(together[0])} and {sorted(together[1])}",
+        )
 
 
 @criterion("3.3")
@@ -124,5 +129,10 @@ def top_p_keeps_the_most_probable_tokens(part):
         hint = "top_p has no effect"
     elif 5 not in kept:
         hint = "top_p removes the most probable tokens and keeps the others: it is inverted"
-    expect(5 in kept and kept <= {5, 1}, hint, given="top_p 0.6; token 5 has 40 %, token 1 30 %, all others together 30 %",
-           expected="tokens 1 and 5", got=f"tokens {sorted(kept)}")  # fmt: skip
+    expect(
+        5 in kept and kept <= {5, 1},
+        hint,
+        given="top_p 0.6; token 5 has 40 %, token 1 30 %, all others together 30 %",
+        expected="tokens 1 and 5",
+        got=f"tokens {sorted(kept)}",
+    )

@@ -1,6 +1,7 @@
 """Mistakes in part 2, as students make them."""
 
 from mutant import Mutant
+from part2_ours import OURS
 
 GEN = "gen_loss = F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))"
 REAL = "loss_real = F.binary_cross_entropy_with_logits(logits_real, torch.ones_like(logits_real))"
@@ -17,12 +18,17 @@ OPT_AE = "params_ae = list(model.encoder.parameters()) + list(model.decoder.para
 OPT_DISC = "torch.optim.SGD(model.discriminator.parameters(), lr=args.d_lr)"
 
 
+def _edited(file: str, name: str, criterion: str, edits: tuple[tuple[str, str], ...]) -> Mutant:
+    both = {"template": [(file, old, new) for old, new in edits], "ours": OURS.get(name)}
+    return Mutant(name, criterion, {base: changes for base, changes in both.items() if changes})
+
+
 def _models(name: str, criterion: str, *edits: tuple[str, str]) -> Mutant:
-    return Mutant(name, criterion, {"template": [("models.py", old, new) for old, new in edits]})
+    return _edited("models.py", name, criterion, edits)
 
 
 def _train(name: str, criterion: str, *edits: tuple[str, str]) -> Mutant:
-    return Mutant(name, criterion, {"template": [("train.py", old, new) for old, new in edits]})
+    return _edited("train.py", name, criterion, edits)
 
 
 MUTANTS = [

@@ -1,6 +1,7 @@
 """Mistakes in part 3, as students make them."""
 
 from mutant import Mutant
+from part3_ours import OURS
 
 SCORES = "att = (q @ k.transpose(-2, -1)) * (1.0 / math.sqrt(k.size(-1)))"
 MASK = 'att = att.masked_fill(self.mask[:, :, :T, :T] == 0, float("-inf"))'
@@ -19,12 +20,17 @@ TOP_K = (
     + FILTER
     + "\n"
 )
-FUSED = "y = F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_dropout.p if self.training else 0.0, is_causal=True)\n"
+FUSED = (
+    "y = F.scaled_dot_product_attention("
+    "q, k, v, dropout_p=self.attn_dropout.p if self.training else 0.0, is_causal=True)\n"
+)
 STEPS = "        " + SCORES + "\n        " + MASK + "\n" + SOFTMAX + DROP + "        " + VALUES
 
 
 def _gpt(name: str, criterion: str, *edits: tuple[str, str]) -> Mutant:
-    return Mutant(name, criterion, {"template": [("gpt.py", old, new) for old, new in edits]})
+    """A mistake in gpt.py; without edits, one that the template of 2023 has no place for."""
+    both = {"template": [("gpt.py", old, new) for old, new in edits], "ours": OURS.get(name)}
+    return Mutant(name, criterion, {base: changes for base, changes in both.items() if changes})
 
 
 MUTANTS = [
@@ -107,6 +113,11 @@ MUTANTS = [
         "attention_has_no_dropout_in_evaluation",
         (STEPS, "        " + FUSED.replace(" if self.training else 0.0", "")),
     ),
+    _gpt("fused_without_is_causal", "fused_attention_is_causal"),
+    _gpt("fused_drops_in_evaluation", "fused_attention_has_no_dropout_in_evaluation"),
+    _gpt("fused_with_another_scale", "fused_attention_scale"),
+    _gpt("top_p_inverted", "top_p_keeps_the_most_probable_tokens"),
+    _gpt("top_p_ignored", "top_p_keeps_the_most_probable_tokens"),
     _gpt("temperature_ignored", "temperature_divides_the_logits", (LAST, "logits = logits[:, -1, :]")),
     _gpt("temperature_multiplied", "temperature_divides_the_logits", (LAST, LAST.replace("/", "*"))),
     _gpt(
