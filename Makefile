@@ -12,7 +12,7 @@ JOBS ?= 2
 LOGS ?= part1/VAE_logs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format grade bench train-part1 train-part2 train-part3 reproduce report tensorboard clean
+.PHONY: help demo test lint format grade mutants bench train-part1 train-part2 train-part3 reproduce report tensorboard clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,9 +57,12 @@ format: $(VENV)/.installed-tests ## bring the code into the format that lint che
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-grade: $(VENV)/.installed-tests ## run the suite on another solution: make grade SUBMISSION=DIR
+grade: $(VENV)/.installed-tests ## give a solution points: make grade SUBMISSION=DIR; ARGS="--html class.html OTHER_DIR" and so on
 	@test -n "$(SUBMISSION)" || { echo "name the folder that holds part1, part2, part3: make grade SUBMISSION=DIR" >&2; exit 2; }
-	@$(BIN)/python -m pytest tests --submission "$(SUBMISSION)" $(ARGS)
+	@$(BIN)/python tests/grade.py "$(SUBMISSION)" $(ARGS)
+
+mutants: $(VENV)/.installed-tests ## prove that the grader finds mistakes: which criterion catches which
+	@$(BIN)/python tests/mutants/run.py $(ARGS)
 
 bench: $(VENV)/.installed-tests ## measure the speed of all parts beside plain pipelines, on MNIST: half an hour on two cores
 	@$(PIP) --no-deps -r tests/benchmarks/requirements.txt

@@ -15,36 +15,12 @@ import torch
 
 from part_loader import Part
 
-pytest_plugins = ["pytester"]
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--submission",
-        type=Path,
-        metavar="DIR",
-        help="test the folders part1, part2, part3 in DIR instead of this repository's",
-    )
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--submission") is None:
-        return
-    config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("own")])
-    items[:] = [item for item in items if not item.get_closest_marker("own")]
-
-
-def pytest_sessionstart(session: pytest.Session) -> None:
-    folder = session.config.getoption("--submission")
-    if folder is not None and not folder.is_dir():
-        raise pytest.UsageError(f"--submission {folder}: no such folder")
-
-
 @pytest.fixture(scope="session")
-def _parts(request) -> dict[str, Part]:
-    folder = request.config.getoption("--submission") or REPOSITORY
-    return {name: Part(folder.resolve() / name) for name in ("part1", "part2", "part3")}
+def _parts() -> dict[str, Part]:
+    return {name: Part(REPOSITORY / name) for name in ("part1", "part2", "part3")}
 
 
 @pytest.fixture

@@ -105,13 +105,12 @@ def main(argv: list[str] | None = None) -> int:
             print(f"grade.py: no criterion has {' or '.join(args.only)} in its name", file=sys.stderr)
             return 2
     limits = Limits(args.timeout, int(args.memory * GIB))
-    with _progress() as progress:
+    with Progress() as progress:
         results = grading.grade(args.submissions, criteria, args.jobs, limits, args.verbose, progress)
     for result in results:
         print(reports.table(result, shutil.get_terminal_size().columns), end="\n\n")
         if args.verbose:
-            for finding in reports.failures(result):
-                print(f"  {finding.name} ({finding.status}, {finding.title}): {finding.reason}")
+            print(*reports.reasons(result), sep="\n", end="\n\n")
     if args.json:
         args.json.write_text(json.dumps(reports.as_json(results), indent=1) + "\n")
     if args.junit:
@@ -123,7 +122,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-class _progress:
+class Progress:
     """A bar on a terminal, nothing elsewhere."""
 
     def __enter__(self):
@@ -141,4 +140,7 @@ class _progress:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    try:
+        raise SystemExit(main())
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

@@ -2,7 +2,7 @@
 
 The three parts have modules of equal names (`utils`, `train`, `mnist`), and each imports its own by bare name. A `Part`
 puts its folder first on the import path and its modules into `sys.modules` while it is imported, and takes both away
-again. It works for any folder with the same layout, so that the suite can be run on other solutions.
+again. Other people's solutions are imported by `course/student.py`, each in a process of its own.
 """
 
 import contextlib

@@ -1,6 +1,5 @@
 """MNIST of part 2: one loader with all training images in [-1, 1]."""
 
-import pytest
 import torch
 from torch.utils.data import DataLoader
 from torchvision import datasets
@@ -45,13 +44,11 @@ def test_an_epoch_has_every_image_once_in_a_new_order(part2, fake_mnist):
     assert not torch.equal(keys[0], keys[1])
 
 
-@pytest.mark.own
 def test_the_last_batch_is_kept(part2):
     train, _ = part2.mnist.digits(batch_size=400)
     assert [len(images) for images, _ in train] == [400, 400, 400, 300]
 
 
-@pytest.mark.own
 def test_made_up_images_equal_the_template_s(part2, fake_mnist):
     for train, loader in ((True, load(part2, fake_mnist)), (False, part2.mnist.mnist_test(fake_mnist))):
         images, labels = template_images(fake_mnist, train=train, count=300)
@@ -60,7 +57,6 @@ def test_made_up_images_equal_the_template_s(part2, fake_mnist):
         assert torch.equal(found_labels, labels)
 
 
-@pytest.mark.own
 def test_all_70_000_images_equal_the_template_s(part2, mnist_dir):
     for train, loader in ((True, load(part2, mnist_dir)), (False, part2.mnist.mnist_test(mnist_dir))):
         images, labels = template_images(mnist_dir, train=train)
@@ -69,14 +65,12 @@ def test_all_70_000_images_equal_the_template_s(part2, mnist_dir):
         assert torch.equal(found_labels, labels)
 
 
-@pytest.mark.own
 def test_the_test_set_keeps_its_order(part2, fake_mnist):
     images, labels = all_of(part2.mnist.mnist_test(fake_mnist, download=False))
     assert images.shape == (10_000, 1, 28, 28)
     assert labels.tolist() == [index % 10 for index in range(10_000)]
 
 
-@pytest.mark.own
 def test_a_batch_is_one_index_operation(part2, monkeypatch):
     calls = []
     original = part2.mnist.ImageDataset.__getitem__
@@ -88,7 +82,6 @@ def test_a_batch_is_one_index_operation(part2, monkeypatch):
     assert [len(index) for index in calls] == [77]
 
 
-@pytest.mark.own
 def test_the_order_depends_on_seed_and_epoch_alone(part2):
     def order(seed, epoch):
         sampler = part2.mnist.EpochSampler(101, seed)
@@ -101,7 +94,6 @@ def test_the_order_depends_on_seed_and_epoch_alone(part2):
     assert len({tuple(order(seed, epoch)) for seed in (1, 2) for epoch in (0, 1, 2)}) == 6
 
 
-@pytest.mark.own
 def test_processes_share_an_epoch(part2):
     """Three processes and 101 images: 34 each, the order's first image once more; step i of all of them together has
     the images that one process would have there."""
@@ -119,7 +111,6 @@ def test_processes_share_an_epoch(part2):
     assert together == [*whole, whole[0]]
 
 
-@pytest.mark.own
 def test_digits_look_like_mnist(part2):
     loaders = part2.mnist.digits(batch_size=50)
     assert [len(loader.dataset) for loader in loaders] == [1500, 297]
@@ -130,7 +121,6 @@ def test_digits_look_like_mnist(part2):
         assert sorted(labels.unique().tolist()) == list(range(10))
 
 
-@pytest.mark.own
 def test_loaders_leave_the_random_numbers_alone(part2):
     train, _ = part2.mnist.digits(seed=1)
     state = torch.get_rng_state()
@@ -138,7 +128,6 @@ def test_loaders_leave_the_random_numbers_alone(part2):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.own
 def test_the_default_folder_lies_beside_the_part(part2, repository, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     beside = part2.inputs.beside

@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-pytestmark = pytest.mark.own
-
 SMALL = ["--dataset", "digits", "--batch_size", "60", "--z_dim", "2", "--epochs", "1"]
 
 

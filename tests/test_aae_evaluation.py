@@ -8,8 +8,6 @@ import torch
 from scipy import stats
 from torch import nn
 
-pytestmark = pytest.mark.own
-
 
 class Grey(nn.Module):
     """A decoder that draws zeros."""

@@ -10,8 +10,6 @@ from PIL import Image
 from scipy.stats import norm
 from torch import nn
 
-pytestmark = pytest.mark.own
-
 
 @pytest.fixture(autouse=True)
 def _tiny_digits(part2, tiny_digits):

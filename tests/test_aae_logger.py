@@ -56,7 +56,6 @@ def test_numbers_are_as_good_as_tensors(part2):
     assert writer.values("x/accuracy") == pytest.approx([0.5])
 
 
-@pytest.mark.own
 def test_the_step_is_the_number_of_steps_so_far(part2):
     writer = Writer()
     logger = part2.utils.TensorBoardLogger(writer, avg_window=3)
@@ -65,7 +64,6 @@ def test_the_step_is_the_number_of_steps_so_far(part2):
     assert writer.steps("loss") == [3, 6]
 
 
-@pytest.mark.own
 def test_a_value_that_comes_at_times_only_waits_for_its_own_window(part2):
     writer = Writer()
     logger = part2.utils.TensorBoardLogger(writer, avg_window=2)
@@ -78,7 +76,6 @@ def test_a_value_that_comes_at_times_only_waits_for_its_own_window(part2):
     assert writer.steps("seldom") == [6]
 
 
-@pytest.mark.own
 def test_nothing_is_read_before_the_window_is_full(part2, monkeypatch):
     logger = part2.utils.TensorBoardLogger(Writer(), avg_window=4)
     reads = []
@@ -92,14 +89,12 @@ def test_nothing_is_read_before_the_window_is_full(part2, monkeypatch):
         assert len(reads) == step // 4, "one read a window, for all values together"
 
 
-@pytest.mark.own
 def test_values_let_go_of_their_graph(part2):
     logger = part2.utils.TensorBoardLogger(Writer(), avg_window=4)
     logger.add_values({"a": torch.ones((), requires_grad=True) * 2})
     assert not any(value.requires_grad for value in logger._values.pending["a"])
 
 
-@pytest.mark.own
 def test_a_logger_goes_on_where_another_stopped(part2):
     whole, parts = Writer(), Writer()
     logger = part2.utils.TensorBoardLogger(whole, avg_window=3)

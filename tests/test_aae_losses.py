@@ -172,7 +172,6 @@ def test_the_discriminator_s_loss_reaches_no_other_network(model):
         assert all(parameter.grad is None or not parameter.grad.any() for parameter in network.parameters())
 
 
-@pytest.mark.own
 @pytest.mark.parametrize("lambda_", [0, 0.5, 1])
 def test_the_autoencoder_s_loss_leaves_nothing_in_the_discriminator(model, lambda_):
     x = images()
@@ -183,14 +182,12 @@ def test_the_autoencoder_s_loss_leaves_nothing_in_the_discriminator(model, lambd
     assert all(parameter.grad is not None for network in used for parameter in network.parameters())
 
 
-@pytest.mark.own
 def test_codes_that_are_not_detached_get_no_gradient_of_the_discriminator_s_loss(model):
     _, z = model(images())
     model.get_loss_discriminator(z)[0].backward()
     assert all(parameter.grad is None for parameter in model.encoder.parameters())
 
 
-@pytest.mark.own
 def test_a_term_of_weight_zero_cannot_spoil_the_other(model):
     x = images()
     recon, z = model(x)
@@ -211,7 +208,6 @@ def test_a_term_of_weight_zero_cannot_spoil_the_other(model):
     assert all(parameter.grad is None for parameter in model.decoder.parameters())
 
 
-@pytest.mark.own
 def test_parts_hold_no_graph(model):
     x = images()
     recon, z = model(x)
@@ -219,7 +215,6 @@ def test_parts_hold_no_graph(model):
         assert not any(value.requires_grad for value in parts.values())
 
 
-@pytest.mark.own
 @pytest.mark.parametrize("lambda_", [-0.1, 1.1, math.nan])
 def test_a_lambda_outside_zero_and_one(model, lambda_):
     x = images()

@@ -129,7 +129,6 @@ def test_the_discriminator_sees_draws_from_the_prior_and_the_codes(part2):
         assert stats.kstest(seen[~fake][:, dimension].numpy(), "norm").pvalue > 1e-3
 
 
-@pytest.mark.own
 def test_the_recommended_layers(part2):
     """Parameters counted by hand: 3x3 kernels and biases of the convolutions, and the two linear layers."""
     c, z_dim = 32, 8
@@ -142,7 +141,6 @@ def test_the_recommended_layers(part2):
         assert sum(isinstance(module, nn.GELU) for module in network.modules()) == 5
 
 
-@pytest.mark.own
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_networks_take_inputs_of_other_number_formats(part2, dtype):
     model = part2.models.AdversarialAE(z_dim=3).to(dtype)

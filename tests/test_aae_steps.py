@@ -174,7 +174,6 @@ def test_training_lowers_the_reconstruction_loss(part2):
     assert losses[-1] < 0.6 * losses[0]
 
 
-@pytest.mark.own
 def test_returns_means_over_the_images(model, game):
     """Batches of 6 and 2 images: without steps the mean reconstruction loss is that of all 8 images together."""
     data = [batches(1, 6)[0], batches(1, 2)[0]]
@@ -185,7 +184,6 @@ def test_returns_means_over_the_images(model, game):
     assert means["disc_loss"] == pytest.approx((means["loss_real"] + means["loss_fake"]) / 2, rel=1e-5)
 
 
-@pytest.mark.own
 def test_nothing_is_read_from_the_device_within_a_window(part2, model, game, monkeypatch):
     """Seven steps and windows of three: two reads of each logger, and three for the epoch."""
     reads = []
@@ -200,7 +198,6 @@ def test_nothing_is_read_from_the_device_within_a_window(part2, model, game, mon
     assert reads == ["tolist"] * 7
 
 
-@pytest.mark.own
 def test_a_loss_that_is_not_finite_names_its_step(part2, model, game, monkeypatch):
     monkeypatch.setattr(part2.train, "READ_EVERY_N_STEPS", 2)
     data = batches(7, 2)
@@ -209,7 +206,6 @@ def test_a_loss_that_is_not_finite_names_its_step(part2, model, game, monkeypatc
         game(model, data, lambda_=0.5)
 
 
-@pytest.mark.own
 @pytest.mark.parametrize("name", ["Prior_samples/samples_epoch_7.png", "Reconstruction/reconstruction_7.png"])
 def test_pictures_do_not_disturb_the_training(part2, model, tmp_path, name):
     """Random numbers and the mode of the model stay as they were."""

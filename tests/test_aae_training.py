@@ -13,8 +13,6 @@ from PIL import Image
 
 from run_files import assert_equal, rows_of
 
-pytestmark = pytest.mark.own
-
 LOSSES = ("gen_loss", "recon_loss", "ae_loss", "disc_loss", "loss_real", "loss_fake", "accuracy")
 DISTANCES = ("mean_error", "covariance_error", "ks_mean", "ks_max")
 

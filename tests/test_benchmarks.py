@@ -14,8 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-pytestmark = pytest.mark.own
-
 
 @pytest.fixture
 def load(repository, monkeypatch):

@@ -9,8 +9,6 @@ import torch
 
 from part_loader import load_script
 
-pytestmark = pytest.mark.own
-
 
 @pytest.fixture
 def codes(part2, repository):

@@ -13,7 +13,7 @@ import torch
 
 from run_files import command_to_go_on, interrupt, interruptible, rows_of
 
-pytestmark = [pytest.mark.own, pytest.mark.timeout(900)]  # processes of their own, which a busy machine starves
+pytestmark = pytest.mark.timeout(900)  # processes of their own, which a busy machine starves
 
 SMALL = ["--dataset", "digits", "--num_filters", "4", "--z_dim", "3", "--seed", "3"]
 

@@ -107,7 +107,6 @@ def test_all_70_000_images_equal_the_template_s(part1, mnist_dir):
     assert torch.equal(found, images[indices[0].indices]) and torch.equal(found_labels, labels[indices[0].indices])
 
 
-@pytest.mark.own
 def test_a_batch_is_one_index_operation(part1, fake_mnist, monkeypatch):
     calls = []
     original = part1.mnist.ImageDataset.__getitem__
@@ -119,7 +118,6 @@ def test_a_batch_is_one_index_operation(part1, fake_mnist, monkeypatch):
     assert [len(index) for index in calls] == [77]
 
 
-@pytest.mark.own
 def test_the_order_depends_on_seed_and_epoch_alone(part1):
     def order(seed, epoch):
         sampler = part1.mnist.EpochSampler(range(101), seed)
@@ -132,7 +130,6 @@ def test_the_order_depends_on_seed_and_epoch_alone(part1):
     assert len({tuple(order(seed, epoch)) for seed in (1, 2) for epoch in (0, 1, 2)}) == 6
 
 
-@pytest.mark.own
 def test_digits_look_like_mnist(part1):
     loaders = part1.mnist.digits(batch_size=50)
     assert [len(loader.dataset) for loader in loaders] == [1350, 150, 297]
@@ -143,7 +140,6 @@ def test_digits_look_like_mnist(part1):
         assert sorted(labels.unique().tolist()) == list(range(10))
 
 
-@pytest.mark.own
 def test_the_default_folder_lies_beside_the_part(part1, repository, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     beside = part1.inputs.beside

@@ -5,8 +5,6 @@ import math
 import pytest
 import torch
 
-pytestmark = pytest.mark.own
-
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.93])
 def test_drops_with_probability_p_and_keeps_the_mean(part3, p):

@@ -10,8 +10,6 @@ import torch
 
 from conftest import write_idx
 
-pytestmark = pytest.mark.own
-
 SMALL = ["--dataset", "digits", "--batch_size", "675", "--num_filters", "4", "--z_dim", "2", "--epochs", "1"]
 
 

@@ -13,8 +13,6 @@ import typst
 
 from part_loader import load_script
 
-pytestmark = pytest.mark.own
-
 GAPS = [{"log_px": -300.0, "elbo": -303.5, "gap": 3.5}, {"log_px": -150.0, "elbo": -150.25, "gap": 0.25}]
 CODES = {"z_dim": 2, "images": 60, "seed": 0, "codes_beside_codes": 0.75, "codes_beside_codes_of_normal": 0.5,
          "draws_beside_draws": 0.5, "draw_to_code": 0.2, "draw_to_draw": 0.1, "code_to_code": 0.1,

@@ -59,7 +59,7 @@ def test_shape_and_mask(part3):
 
 
 @pytest.mark.parametrize("fused", [True, False])
-@pytest.mark.parametrize("scale", [1.0, pytest.param(1e4, marks=pytest.mark.own)])
+@pytest.mark.parametrize("scale", [1.0, 1e4])
 def test_no_future_token_changes_an_earlier_logit(part3, scale, fused):
     """Bit for bit, also where scores are so large that a finite number in the place of minus infinity would show."""
     model = small_gpt(part3, fused_attention=fused)
@@ -102,7 +102,6 @@ def test_dropout_acts_on_the_weights_after_the_softmax(part3):
 # ---------------------------------------------------------------------------- the written-out and the fused way
 
 
-@pytest.mark.own
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_fused_way_equals_the_written_out_one(part3, dtype):
     """In outputs and in all gradients."""
@@ -120,7 +119,6 @@ def test_the_fused_way_equals_the_written_out_one(part3, dtype):
         torch.testing.assert_close(fused, written_out)
 
 
-@pytest.mark.own
 @pytest.mark.parametrize("fused", [False, True])
 def test_with_dropout_the_expectation_is_the_result_without(part3, fused):
     """The output is linear in the weights, of which dropout keeps the expectation. The mean of 4,000 draws is compared
@@ -135,13 +133,11 @@ def test_with_dropout_the_expectation_is_the_result_without(part3, fused):
     assert (error[1:] > 0.001).any(), "dropout is on"
 
 
-@pytest.mark.own
 def test_the_fused_way_is_the_default(part3):
     assert attention(part3).fused
     assert not attention(part3, fused_attention=False).fused
 
 
-@pytest.mark.own
 def test_weights_sum_to_one_over_what_is_visible(part3):
     """The last 3 queries of 7 positions."""
     module = attention(part3)
@@ -152,7 +148,6 @@ def test_weights_sum_to_one_over_what_is_visible(part3):
         assert (weights[..., row, visible:] == 0).all()
 
 
-@pytest.mark.own
 def test_heads_that_do_not_divide_the_channels_are_refused(part3):
     with pytest.raises(ValueError, match="n_embd 15 is not a multiple of n_head 4"):
         attention(part3, n_head=4)

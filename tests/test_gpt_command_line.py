@@ -13,8 +13,6 @@ import torch
 
 from run_files import command_to_go_on, interrupt, interruptible, rows_of
 
-pytestmark = pytest.mark.own
-
 TEXT = "".join(f"{i} and {i * i % 17} make {(i + i * i) % 17}.\n" for i in range(120))
 
 

@@ -13,8 +13,6 @@ from tokenizers import Tokenizer
 
 from gpt_models import byte_pairs, chain_model, small_gpt
 
-pytestmark = pytest.mark.own
-
 LETTERS = "\nabcde"
 
 

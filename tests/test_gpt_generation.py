@@ -61,7 +61,6 @@ def test_the_prompt_is_not_changed_and_no_gradient_is_kept(part3):
     assert gradients and not any(gradients)
 
 
-@pytest.mark.own
 @pytest.mark.parametrize("training", [True, False])
 def test_no_dropout_while_generating_and_the_mode_is_restored(part3, training):
     model, idx = small_gpt(part3, embd_pdrop=0.9, resid_pdrop=0.9, attn_pdrop=0.9), torch.randint(13, (2, 5))
@@ -77,7 +76,6 @@ def test_no_dropout_while_generating_and_the_mode_is_restored(part3, training):
 # ---------------------------------------------------------------------------- the cache
 
 
-@pytest.mark.own
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("arguments", [{}, {"do_sample": True, "top_k": 7, "top_p": 0.9, "temperature": 1.3}])
@@ -94,7 +92,6 @@ def test_with_the_cache_each_token_is_the_same_as_without(part3, fused, dtype, a
         assert torch.equal(with_cache, again)
 
 
-@pytest.mark.own
 @torch.no_grad()
 def test_features_of_pieces_are_those_of_the_whole(part3):
     """The prompt in pieces of 3, 1 and 5 tokens against all at once."""
@@ -105,7 +102,6 @@ def test_features_of_pieces_are_those_of_the_whole(part3):
         torch.testing.assert_close(torch.cat(pieces, dim=1), model._features(idx))
 
 
-@pytest.mark.own
 def test_each_token_is_computed_once_until_the_block_size_is_reached(part3):
     """What the first layer sees: with 4 tokens to begin with, 4 and then 1 for each step; from 11 on always 11."""
     model, seen = small_gpt(part3), []
@@ -117,7 +113,6 @@ def test_each_token_is_computed_once_until_the_block_size_is_reached(part3):
 # ---------------------------------------------------------------------------- stop, and stream
 
 
-@pytest.mark.own
 def test_a_row_ends_with_a_stop_sequence(part3):
     """The sequences are taken from what the rows greedily say. A stop sequence in the prompt ends nothing."""
     model = small_gpt(part3)
@@ -140,7 +135,6 @@ def test_a_row_ends_with_a_stop_sequence(part3):
     assert min(ends) < 10
 
 
-@pytest.mark.own
 def test_stream_yields_what_generate_returns_and_may_be_closed(part3):
     model, idx = small_gpt(part3).train(), torch.randint(13, (2, 3))
     assert torch.equal(torch.stack(list(model.stream(idx, 6)), dim=1), model.generate(idx, 6)[:, 3:])
@@ -150,7 +144,6 @@ def test_stream_yields_what_generate_returns_and_may_be_closed(part3):
     assert model.training
 
 
-@pytest.mark.own
 def test_nothing_to_add_and_nothing_to_begin_with(part3):
     model, idx = small_gpt(part3), torch.randint(13, (2, 3))
     found = model.generate(idx, 0)

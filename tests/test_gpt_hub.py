@@ -20,8 +20,6 @@ from huggingface_hub import constants
 
 from gpt_models import byte_pairs, small_gpt
 
-pytestmark = pytest.mark.own
-
 COMMIT = "607a30d783dfa663caf39e06633721c8d4cfcd7e"
 PREFIX = "/openai-community/gpt2/resolve/main/"
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:%064d\nsize 548105171\n" % 7

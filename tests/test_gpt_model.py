@@ -71,7 +71,6 @@ def test_a_type_and_sizes_together_are_refused_and_so_is_neither(part3):
             part3.gpt.GPT(config)
 
 
-@pytest.mark.own
 def test_an_unknown_type_and_what_is_missing_are_named(part3):
     with pytest.raises(ValueError, match=r"unknown model_type gpt-huge: choose one of .*gpt-nano"):
         part3.gpt.GPT(config_of_type(part3, "gpt-huge"))
@@ -79,7 +78,6 @@ def test_an_unknown_type_and_what_is_missing_are_named(part3):
         part3.gpt.GPT(config_of_type(part3, "gpt-nano", vocab_size=None))
 
 
-@pytest.mark.own
 def test_setting_up_a_model_prints_nothing_and_leaves_the_config_alone(part3, capsys):
     config = config_of_type(part3, "gpt-nano")
     before = copy.deepcopy(config)
@@ -151,7 +149,6 @@ def test_only_weights_of_linear_layers_decay(part3):
         assert value == (0.3 if name.endswith(linear) else 0.0), name
 
 
-@pytest.mark.own
 def test_a_shared_last_layer_does_not_decay_and_stays_shared(part3):
     config = config_of_type(part3, "gpt-nano")
     config.tie_weights = True
@@ -162,7 +159,6 @@ def test_a_shared_last_layer_does_not_decay_and_stays_shared(part3):
     assert id(model.lm_head.weight) not in decaying
 
 
-@pytest.mark.own
 def test_a_step_of_the_optimizer_is_adamw_as_published(part3):
     """One step, from the algorithm of Loshchilov and Hutter: the first moments are unbiased to g and g^2, so that a
     weight goes by lr (sign(g) + decay w), but for epsilon."""
@@ -178,7 +174,6 @@ def test_a_step_of_the_optimizer_is_adamw_as_published(part3):
         torch.testing.assert_close(after, w - 1e-2 * (after.grad + decay * w), rtol=0, atol=1e-8)
 
 
-@pytest.mark.own
 def test_more_tokens_than_positions_are_refused(part3):
     with pytest.raises(ValueError, match="12 tokens are more than the model's block_size of 11"):
         small_gpt(part3)(torch.zeros(1, 12, dtype=torch.long))

@@ -13,8 +13,6 @@ from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from gpt_models import new_gpt
 
-pytestmark = pytest.mark.own
-
 OURS = {"vocab_size": 37, "block_size": 17, "n_embd": 21, "n_layer": 2, "n_head": 3}
 THEIRS = {"vocab_size": 37, "n_positions": 17, "n_embd": 21, "n_layer": 2, "n_head": 3}
 

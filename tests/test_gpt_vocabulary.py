@@ -9,8 +9,6 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from gpt_models import byte_pairs, small_gpt
 
-pytestmark = pytest.mark.own
-
 SAMPLES = {
     "words": "Hello world! It's 2024, and they'll say: don't.",
     "spaces": "  two  before,\tone tab\t\tand two,\n\nlines \r\n and the end   ",

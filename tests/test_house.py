@@ -11,8 +11,6 @@ import tomllib
 import pytest
 import yaml
 
-pytestmark = pytest.mark.own
-
 REQUIREMENT = re.compile(r"^([A-Za-z0-9_.-]+)\s*>=\s*([0-9.]+)$")
 PIN = re.compile(r"^([A-Za-z0-9_.-]+)==([0-9.]+)$")
 # Modules whose package has another name.

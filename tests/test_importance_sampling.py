@@ -8,8 +8,6 @@ import torch
 from scipy.integrate import quad
 from torch import nn
 
-pytestmark = pytest.mark.own
-
 MEAN, LOG_STD = 0.4, -0.3  # of the posterior: neither the prior nor the true one
 
 

@@ -10,8 +10,6 @@ import torch
 
 from part_loader import load_script
 
-pytestmark = pytest.mark.own
-
 
 @pytest.fixture
 def initialisation(part2, repository):

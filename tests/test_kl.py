@@ -56,7 +56,6 @@ def test_gradients_are_the_closed_forms(part1):
     torch.testing.assert_close(log_std.grad, torch.exp(2 * log_std.detach()) - 1, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.own
 def test_keeps_its_digits_close_to_the_prior(part1):
     """exp(2s) - 1 - 2s is 2 s^2 for small s, which single precision loses if the terms are subtracted naively."""
     kl = part1.utils.KLD(torch.zeros(1), torch.tensor([1e-3]))

@@ -9,8 +9,6 @@ import torch
 from gpt_models import small_gpt
 from part_loader import load_script
 
-pytestmark = pytest.mark.own
-
 TEXT = "".join(f"{a} and {b} are {a + b}.\n" for a in range(12) for b in range(12))
 
 

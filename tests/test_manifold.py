@@ -47,7 +47,6 @@ def test_percentiles_on_both_axes_and_mean_intensity(part1, grid_size):
     assert one_way or other_way
 
 
-@pytest.mark.own
 def test_the_first_latent_dimension_grows_to_the_right_and_the_second_downwards(part1):
     pictures = tiles(part1.utils.visualize_manifold(PercentileDecoder(), grid_size=5), 5)
     assert pictures[2, :, 7, 7].tolist() == pytest.approx([0.1, 0.3, 0.5, 0.7, 0.9], abs=1e-4)

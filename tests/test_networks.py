@@ -63,7 +63,6 @@ def test_gradients_reach_every_parameter(part1):
         assert parameter.grad.abs().sum() > 0
 
 
-@pytest.mark.own
 def test_the_recommended_layers(part1):
     """Parameters counted by hand: 3x3 kernels and biases of the convolutions, and the two linear layers."""
     c, z_dim = 32, 20
@@ -76,7 +75,6 @@ def test_the_recommended_layers(part1):
         assert sum(isinstance(module, nn.GELU) for module in network.modules()) == 5
 
 
-@pytest.mark.own
 def test_transposed_convolutions_start_with_the_scale_of_the_others(part1):
     """Unit noise leaves a layer with PyTorch's default variance, 1 / (3 fan_in), with variance 1/3, biases aside; away
     from the border that has to hold for transposed convolutions too, whose default is up to four times less."""

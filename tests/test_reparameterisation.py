@@ -53,7 +53,6 @@ def test_a_negative_standard_deviation_is_an_error(part1):
     assert not isinstance(caught.value, NotImplementedError)
 
 
-@pytest.mark.own
 def test_shapes_that_differ_are_an_error(part1):
     with pytest.raises(ValueError, match="shape"):
         part1.utils.sample_reparameterize(torch.zeros(3, 5), torch.ones(5))

@@ -14,8 +14,6 @@ import pytest
 from part_loader import load_script
 from run_files import interruptible
 
-pytestmark = pytest.mark.own
-
 # Leaves the files of a run. The data folder's name says how it ends (only run b waits), and each call is noted.
 TRAINING = """
 import argparse, json, sys, time

@@ -7,8 +7,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-pytestmark = pytest.mark.own
-
 
 @pytest.mark.parametrize("name", ["part1", "part2", "part3"])
 def test_an_interrupted_run_goes_on_with_the_flags_that_were_given(request, name):

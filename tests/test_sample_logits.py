@@ -5,8 +5,6 @@ import math
 import pytest
 import torch
 
-pytestmark = pytest.mark.own
-
 LOGITS = [0.0, math.log(2), math.log(3), math.log(4), -math.inf]  # probabilities 0.1, 0.2, 0.3, 0.4, 0
 
 

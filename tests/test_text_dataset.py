@@ -41,7 +41,6 @@ def test_characters_are_numbered_in_sorted_order(part3, text_file):
     assert all(dataset.index_to_string[i] == character for character, i in dataset.string_to_index.items())
 
 
-@pytest.mark.own
 def test_a_batch_is_made_of_its_items(part3, text_file):
     dataset = part3.dataset.TextDataset(None, str(text_file), block_size=7)
     x, y = dataset.__getitems__([3, 0, 11])
@@ -51,13 +50,11 @@ def test_a_batch_is_made_of_its_items(part3, text_file):
         dataset[len(dataset)]
 
 
-@pytest.mark.own
 def test_the_last_tenth_is_for_validation(part3):
     train, val = part3.dataset.split("x" * 90 + "y" * 10)
     assert train == "x" * 90 and val == "y" * 10
 
 
-@pytest.mark.own
 def test_validation_predicts_each_character_once(part3):
     """41 characters in windows of 7 leave the targets 1 to 35."""
     dataset = part3.dataset.TextDataset(None, None, 7, text=TEXT)
@@ -68,7 +65,6 @@ def test_validation_predicts_each_character_once(part3):
 # -------------------------------------------------------------------------------------------- the order of steps
 
 
-@pytest.mark.own
 def test_an_epoch_takes_each_window_once_and_the_next_one_in_another_order(part3):
     steps = list(part3.dataset.Batches(30, 5, 0, 12, seed=3))
     assert [len(step) for step in steps] == [5] * 12
@@ -79,7 +75,6 @@ def test_an_epoch_takes_each_window_once_and_the_next_one_in_another_order(part3
     assert not torch.equal(first, other)
 
 
-@pytest.mark.own
 def test_steps_from_the_middle_are_those_of_the_whole(part3):
     whole = list(part3.dataset.Batches(31, 5, 0, 15, seed=3))
     for first, count in ((0, 4), (4, 1), (5, 3), (8, 7)):
@@ -87,7 +82,6 @@ def test_steps_from_the_middle_are_those_of_the_whole(part3):
         assert torch.equal(torch.stack(piece), torch.stack(whole[first : first + count]))
 
 
-@pytest.mark.own
 def test_processes_share_each_step(part3):
     """Two processes with batches of 3 take together what one with batches of 6 does."""
     one = list(part3.dataset.Batches(31, 6, 0, 9, seed=3))
@@ -95,7 +89,6 @@ def test_processes_share_each_step(part3):
     assert torch.equal(torch.stack(one), torch.stack([torch.cat(pair) for pair in zip(*two, strict=True)]))
 
 
-@pytest.mark.own
 def test_workers_load_the_same_batches(part3):
     dataset = part3.dataset.TextDataset(None, None, 7, text=TEXT)
     batches = part3.dataset.Batches(len(dataset), 4, 2, 5, seed=1)
@@ -106,7 +99,6 @@ def test_workers_load_the_same_batches(part3):
     assert isinstance(part3.dataset.train_loader(dataset, batches), DataLoader)
 
 
-@pytest.mark.own
 def test_too_little_text_is_an_error_that_says_what_to_do(part3):
     with pytest.raises(
         part3.inputs.InputError, match=r"a text of 41 tokens is too short for windows of 41: .*block_size"
@@ -119,20 +111,17 @@ def test_too_little_text_is_an_error_that_says_what_to_do(part3):
 # ----------------------------------------------------------------------------------------- where texts come from
 
 
-@pytest.mark.own
 def test_pydoc_needs_no_file(part3, tmp_path):
     text = part3.dataset.load_text("pydoc", tmp_path)
     assert len(text) > 100_000 and "lambda" in text
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.own
 def test_a_byte_order_mark_is_no_character(part3, tmp_path):
     (tmp_path / "t.txt").write_bytes("\ufefftales of Ääß".encode())
     assert part3.dataset.load_text(str(tmp_path / "t.txt"), tmp_path) == "tales of Ääß"
 
 
-@pytest.mark.own
 def test_the_licence_of_an_e_book_is_no_text_to_learn_from(part3, tmp_path):
     path = tmp_path / "t.txt"
     for begin in (
@@ -149,7 +138,6 @@ def test_the_licence_of_an_e_book_is_no_text_to_learn_from(part3, tmp_path):
     assert part3.dataset.load_text(str(path), tmp_path) == path.read_text(encoding="utf-8"), "nothing is cut on a guess"
 
 
-@pytest.mark.own
 def test_tiny_shakespeare_is_taken_from_the_data_folder(part3, tiny_shakespeare_file, tmp_path):
     """Some copies lack the line break at the end; all give the same text."""
     text = part3.dataset.load_text("tiny_shakespeare", tiny_shakespeare_file.parent.parent)
@@ -162,7 +150,6 @@ def test_tiny_shakespeare_is_taken_from_the_data_folder(part3, tiny_shakespeare_
         assert part3.dataset.load_text("tiny_shakespeare", copy.parent.parent) == text
 
 
-@pytest.mark.own
 @pytest.mark.parametrize(
     ("content", "message"),
     [(None, "cannot read .*t.txt .No such file"), (b"", "t.txt is empty"), (b"\xff\xfe\x00", "is no text in UTF-8")],
@@ -199,7 +186,6 @@ class Server(http.server.ThreadingHTTPServer):
         self.server_close()
 
 
-@pytest.mark.own
 def test_tiny_shakespeare_is_downloaded_and_verified(part3, tmp_path, tiny_shakespeare_file):
     content = tiny_shakespeare_file.read_bytes().rstrip(b"\n") + b"\n"
     path = tmp_path / "text" / "tiny_shakespeare.txt"
@@ -209,7 +195,6 @@ def test_tiny_shakespeare_is_downloaded_and_verified(part3, tmp_path, tiny_shake
     assert part3.dataset.tiny_shakespeare(path, "http://127.0.0.1:9/not-asked") == path, "kept for the next time"
 
 
-@pytest.mark.own
 def test_another_text_is_not_taken_for_tiny_shakespeare(part3, tmp_path):
     path = tmp_path / "text" / "tiny_shakespeare.txt"
     with Server(b"something else") as url, pytest.raises(part3.inputs.InputError, match="is not the text"):
@@ -221,7 +206,6 @@ def test_another_text_is_not_taken_for_tiny_shakespeare(part3, tmp_path):
         part3.dataset.tiny_shakespeare(path)
 
 
-@pytest.mark.own
 def test_without_a_network_the_error_names_the_way_without_one(part3, tmp_path):
     path = tmp_path / "text" / "tiny_shakespeare.txt"
     with Server(None) as url, pytest.raises(part3.inputs.InputError, match=r"cannot be downloaded .*Not Found"):

@@ -16,8 +16,6 @@ from PIL import Image
 
 from run_files import assert_equal, rows_of
 
-pytestmark = pytest.mark.own
-
 STEPS_PER_EPOCH = 2
 
 

@@ -111,7 +111,6 @@ def test_the_optimizer_is_adam_over_all_parameters(part1):
     assert held == {id(parameter) for parameter in vae.parameters()}
 
 
-@pytest.mark.own
 def test_training_and_validation_have_means_of_their_own(vae):
     """A decoder that is sure of grey value 0, which all validation images have and no training image has; validated in
     the middle of an epoch, too. What passes that were broken off have left counts in none of the means."""

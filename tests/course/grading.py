@@ -19,8 +19,9 @@ CODING = ("1.7", "1.8", "1.9", "2.4", "2.5", "2.6", "3.2", "3.3")
 
 @dataclass
 class Finding:
-    """What one criterion found: status 'passed', 'remark' (passed, with something to say) or 'failed'.
+    """What one criterion found.
 
+    `status` is 'passed', 'remark' (passed, with something to say), 'failed' or 'missing' (its part is not there).
     `unexpected` says that the code broke off where the criterion had no words of its own for it.
     """
 
@@ -62,15 +63,24 @@ class QuestionResult:
 
     @property
     def reached(self) -> float:
-        return sum(finding.points for finding in self.findings if finding.status != "failed")
+        return sum(finding.points for finding in self.findings if finding.status in ("passed", "remark"))
+
+    @property
+    def reasons(self) -> dict[str, list[Finding]]:
+        """The failures and then the remarks by what they say: one cause often fails several criteria."""
+        found: dict[str, list[Finding]] = {}
+        for status in ("failed", "remark"):
+            for finding in self.findings:
+                if finding.status == status:
+                    found.setdefault(finding.reason, []).append(finding)
+        return found
 
     @property
     def first_reason(self) -> str:
-        """The first failure, or else the first remark, with the number of further failures."""
-        failed = [finding for finding in self.findings if finding.status == "failed"]
-        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-        said = [*failed, *(finding for finding in self.findings if finding.status == "remark")]
-        return f"{said[0].hint}{more}" if said else ""
+        """The first of the reasons, and how many others there are."""
+        reasons = list(self.reasons.values())
+        more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+        return f"{reasons[0][0].hint}{more}" if reasons else ""
 
 
 @dataclass
@@ -160,7 +170,7 @@ def _result(index: int, submission: Submission, criteria: dict[str, Criterion], 
 
 def _filled(finding: Finding, end: Ended | None, part: str) -> Finding:
     if end is None:
-        finding.hint = f"{part} was not found"
+        finding.status, finding.hint = "missing", f"{part} was not found"
         return finding
     finding.seconds = round(end.seconds, 2)
     if end.result is None:

@@ -59,19 +59,20 @@ def _cell(result: SolutionResult, number: str) -> str:
     question = result.questions.get(number)
     if question is None or f"part{number[0]}" in result.missing:
         return '<td class="cell"><small>no part</small></td>'
-    said = [finding for finding in question.findings if finding.status != "passed"]
-    failed = any(finding.status == "failed" for finding in said)
+    reasons = list(question.reasons.values())
+    failed = sum(said[0].status == "failed" for said in reasons)
     colour = "full" if not failed else "some" if question.reached else "none"
     score = f"{points(question.reached)} <small>of {points(question.reachable)}</small>"
-    if said:
-        items = "".join(_item(finding) for finding in said)
-        count = f"{len(said)} reason{'s' if len(said) > 1 else ''}" if failed else "remark"
+    if reasons:
+        count = f"{failed} reason{'s' if failed > 1 else ''}" if failed else "remark"
+        items = "".join(map(_item, reasons))
         score = f"<details><summary>{score} <small>· {count}</small></summary><ul>{items}</ul></details>"
     return f'<td class="cell {colour}">{score}</td>'
 
 
-def _item(finding: Finding) -> str:
-
-    listed = "".join(f"<dt>{key}</dt><dd>{escape(value)}</dd>" for key, value in finding.values)
-    lost = f"-{points(finding.points)}" if finding.status == "failed" else "remark"
-    return f"<li><b>{escape(finding.title)}</b> <small>{lost}</small><br>{escape(finding.hint)}<dl>{listed}</dl></li>"
+def _item(said: list[Finding]) -> str:
+    """One reason, with the titles of the criteria that it fails."""
+    first, titles = said[0], "; ".join(escape(finding.title) for finding in said)
+    listed = "".join(f"<dt>{key}</dt><dd>{escape(value)}</dd>" for key, value in first.values)
+    lost = f"-{points(sum(finding.points for finding in said))}" if first.status == "failed" else "remark"
+    return f"<li><b>{titles}</b> <small>{lost}</small><br>{escape(first.hint)}<dl>{listed}</dl></li>"

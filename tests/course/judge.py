@@ -1,5 +1,6 @@
 """Calls one criterion on one part and puts what it finds into words. Runs in a process of its own (`sandbox.py`)."""
 
+import gc
 import importlib
 import logging
 import os
@@ -55,6 +56,7 @@ def preload() -> None:
     sys.modules["torch"].set_num_threads(1)
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     older_versions.accept()
+    gc.freeze()  # what is loaded stays: a collection in a fork would only copy its pages
 
 
 def load_criteria(directory: Path | None = None) -> dict[str, Criterion]:
@@ -84,16 +86,20 @@ def judge(name: str, folder: Path, part: str, edition: str, notify: Callable[[st
         function(student)
     except Failure as failure:
         status = "remark" if isinstance(failure, Remark) else "failed"
-        values = {key: _brief(getattr(failure, key)) for key in ("given", "expected", "got")}
+        values = {key: _printed(getattr(failure, key)) for key in ("given", "expected", "got")}
         _trace(verbose)
         return {"status": status, "hint": _short(failure.hint), **values}
     except BaseException as error:  # also SystemExit and pytest's outcomes
         _trace(verbose)
         hint = _in_words(error, folder)
         if replaced:
-            hint += f" ({', '.join(sorted(set(replaced)))}: not installed here, a stand-in took its place)"
+            hint += f" ({', '.join(sorted(_tops(replaced)))}: not installed here, a stand-in took its place)"
         return {"status": "failed", "hint": _short(hint), "unexpected": True}
     return {"status": "passed", "hint": ""}
+
+
+def _tops(names: list[str]) -> set[str]:
+    return {name.partition(".")[0] for name in names}
 
 
 def _trace(verbose: bool) -> None:
@@ -107,7 +113,7 @@ def _in_words(error: BaseException, folder: Path) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if frame.filename.startswith(str(folder))]
     where = f"{folder.name}/{Path(own[-1].filename).relative_to(folder)}, line {own[-1].lineno}" if own else ""
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).replace(f"{folder.parent}/", "").split())
     if isinstance(error, SystemExit):
         return f"{where or 'the code'} calls sys.exit({error.code!r})"
     if own and any(word in text for word in GPU_WORDS):
@@ -118,6 +124,13 @@ def _in_words(error: BaseException, folder: Path) -> str:
     if where:
         return f"{where} (`{own[-1].line}`) stops with {what}"
     return f"what the code returned or asked for does not fit: {what}"
+
+
+def _printed(value: Any) -> str | None:
+    try:
+        return _brief(value)
+    except Exception:  # a value of the student's may refuse anything
+        return f"a {type(value).__name__} that cannot be printed"
 
 
 def _brief(value: Any) -> str | None:

@@ -4,7 +4,7 @@ import textwrap
 import xml.etree.ElementTree as ElementTree
 from dataclasses import asdict
 
-from course.grading import CODING, Finding, SolutionResult
+from course.grading import CODING, SolutionResult
 from course.points import QUESTIONS
 
 
@@ -73,9 +73,15 @@ def as_junit(results: list[SolutionResult]) -> str:
     root = ElementTree.Element("testsuites")
     for result in results:
         findings = [(question, finding) for question in result.questions.values() for finding in question.findings]
-        failed = sum(finding.status == "failed" for _, finding in findings)
+        failed, missing = (sum(one.status == status for _, one in findings) for status in ("failed", "missing"))
         time = f"{sum(finding.seconds for _, finding in findings):.2f}"
-        counts = {"tests": str(len(findings)), "failures": str(failed), "errors": "0", "time": time}
+        counts = {
+            "tests": str(len(findings)),
+            "failures": str(failed),
+            "skipped": str(missing),
+            "errors": "0",
+            "time": time,
+        }
         suite = ElementTree.SubElement(root, "testsuite", name=result.submission.name, **counts)
         for question, finding in findings:
             case = ElementTree.SubElement(
@@ -88,6 +94,8 @@ def as_junit(results: list[SolutionResult]) -> str:
             reason = _printable(finding.reason)
             if finding.status == "failed":
                 ElementTree.SubElement(case, "failure", message=_printable(finding.hint)).text = reason
+            elif finding.status == "missing":
+                ElementTree.SubElement(case, "skipped", message=reason)
             elif finding.status == "remark":
                 ElementTree.SubElement(case, "system-out").text = reason
     ElementTree.indent(root)
@@ -104,9 +112,9 @@ def as_gradescope(result: SolutionResult) -> dict:
         {
             "name": finding.title,
             "number": question.number,
-            "score": finding.points if finding.status != "failed" else 0,
+            "score": finding.points if finding.status in ("passed", "remark") else 0,
             "max_score": finding.points,
-            "status": "failed" if finding.status == "failed" else "passed",
+            "status": "passed" if finding.status in ("passed", "remark") else "failed",
             "output": finding.reason if finding.status != "passed" else "",
         }
         for question in result.questions.values()
@@ -118,7 +126,10 @@ def as_gradescope(result: SolutionResult) -> dict:
     return {"score": round(result.reached, 4), "output": "\n".join(lines), "output_format": "text", "tests": tests}
 
 
-def failures(result: SolutionResult) -> list[Finding]:
-    """All failures and remarks of a solution, in the order of the questions."""
-    found = [finding for question in result.questions.values() for finding in question.findings]
-    return [finding for finding in found if finding.status != "passed"]
+def reasons(result: SolutionResult) -> list[str]:
+    """All failures and remarks of a solution, a line a reason, in the order of the questions."""
+    return [
+        f"  {question.number} {said[0].status}, {', '.join(finding.name for finding in said)}: {reason}"
+        for question in result.questions.values()
+        for reason, said in question.reasons.items()
+    ]

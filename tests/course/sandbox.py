@@ -60,6 +60,7 @@ def run_jobs(jobs: Iterable[Job], at_once: int, limits: Limits, quiet: bool = Tr
     """
     running: dict[int, tuple[Job, int, float, bytearray]] = {}  # by the file descriptor of the guard's report
     queue = iter(jobs)
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)  # what a guard leaves behind that was killed itself comes to this process
     try:
         while True:
             while len(running) < at_once and (job := next(queue, None)) is not None:
@@ -77,17 +78,20 @@ def run_jobs(jobs: Iterable[Job], at_once: int, limits: Limits, quiet: bool = Tr
                     del running[fd]
                     os.close(fd)
                     _kill_guard(guard)
+                    _kill_strays({other for _, other, _, _ in running.values()})
                     yield job, _parsed(report, seconds)
     finally:
         for _, guard, _, _ in running.values():
             _kill_guard(guard)
+        if running:
+            _kill_strays(set())
 
 
 def _parsed(report: bytes, seconds: float) -> Ended:
     try:
         return Ended(**json.loads(report), seconds=seconds)
     except (ValueError, TypeError):
-        return Ended(None, "the process was killed from outside", seconds)
+        return Ended(None, "the code killed its process, or somebody else did", seconds)
 
 
 def _fork_guard(job: Job, limits: Limits, quiet: bool, others: list[int]) -> tuple[int, int]:
@@ -116,6 +120,13 @@ def _kill_guard(guard: int) -> None:
         os.kill(guard, signal.SIGKILL)
     with contextlib.suppress(ChildProcessError):
         os.waitpid(guard, 0)
+
+
+def _kill_strays(guards: set[int]) -> None:
+    """Kill the children of this process that are no guards, with all their descendants."""
+    for child in _children(os.getpid()):
+        if child not in guards:
+            _kill_guard(child)
 
 
 def _guard(job: Job, limits: Limits, quiet: bool, report: int) -> None:
@@ -207,7 +218,10 @@ def _run(job: Job, limits: Limits, quiet: bool, pipe: int, token: str) -> None:
         most = _size_of_address_space() + 4 * limits.memory
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    result = job.function(lambda note: send(note=note))
+    try:
+        result = job.function(lambda note: send(note=note))
+    except BaseException as error:
+        result = {"status": "failed", "hint": f"the grader itself failed: {error!r}", "unexpected": True}
     send(result=result)
     if not quiet:
         sys.stdout.flush()
@@ -223,11 +237,17 @@ def _descendants(pid: int) -> list[int]:
     """Process ids of the children, their children and so on; none where the system has no /proc."""
     found, unseen = [], [pid]
     while unseen:
-        for path in Path(f"/proc/{unseen.pop()}/task").glob("*/children"):
-            with contextlib.suppress(OSError):
-                children = [int(child) for child in path.read_text().split()]
-                found += children
-                unseen += children
+        children = _children(unseen.pop())
+        found += children
+        unseen += children
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    found = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += [int(child) for child in path.read_text().split()]
     return found
 
 
@@ -246,6 +266,9 @@ def _kill_descendants(runner: int) -> None:
         os.killpg(runner, signal.SIGKILL)
     while time.monotonic() < until:
         alive = [pid for pid in _descendants(os.getpid()) if not _is_zombie(pid)]
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
         if not alive:
             return
         for number in (signal.SIGSTOP, signal.SIGKILL):  # first nobody forks any more

@@ -74,7 +74,7 @@ class StudentPart:
             where = "which lies neither beside it nor among the installed packages"
             self._failed[name] = f"{file} cannot be imported: it needs the module {missing}, {where}"
         except BaseException as error:  # pytest's Skipped is no Exception
-            message = " ".join(str(error).split())
+            message = " ".join(str(error).replace(f"{self.folder.parent}/", "").split())
             self._failed[name] = f"{file} cannot be imported: {type(error).__name__}: {message}"
         else:
             module.__class__ = StudentModule
