@@ -1,4 +1,4 @@
-"""Right inner parts for the criteria of part 2: of two functions, one built on the other, only a wrong one loses points.
+"""Right inner parts for the criteria of part 2, so that a wrong function costs points once, not in all that use it.
 
 The networks here answer what handed-out code and common solutions ask of theirs: any constructor arguments, `z_dim`,
 `device`, `net`, `linear`, parameters.

@@ -90,13 +90,14 @@ def generator_is_cross_entropy(part):
 def generator_reaches_the_encoder(part):
     """Gradients come back through the discriminator to the codes, and to the reconstructions."""
     model, z = new_model(part), codes().requires_grad_()
-    model.discriminator = Judge(0.0, 0.0, gives_probabilities(part))
+    probabilities = gives_probabilities(part)
+    model.discriminator = Judge(0.0, 0.0, probabilities)
     x = torch.zeros(6, 1, 28, 28)
     recon = (x + 0.5).requires_grad_()
     loss = model.get_loss_autoencoder(x, recon, z, 0.5)[0]
     expect(loss.requires_grad, "the loss has no graph: nothing can learn from it")
     loss.backward()
-    asked = abs(_gen(part, 2.0, False) - _gen(part, -2.0, False)) > 1e-3
+    asked = abs(_gen(part, 2.0, probabilities) - _gen(part, -2.0, probabilities)) > 1e-3
     expect(
         recon.grad is not None and recon.grad.abs().sum() > 0,
         "no gradient reaches the reconstructions: the decoder cannot learn",

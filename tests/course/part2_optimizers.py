@@ -98,9 +98,9 @@ def _main(part) -> SimpleNamespace:
         }
         if "mnist" in vars(part.train):
             instead["mnist"] = _loader
-        with standing_in(part), patch.multiple(part.train, create=True, **instead):
-            with contextlib.suppress(_Stop):
-                part.train.main(args)
+        replaced = patch.multiple(part.train, create=True, **instead)
+        with standing_in(part), replaced, contextlib.suppress(_Stop):
+            part.train.main(args)
     expect(found, "main never calls train_aae")
     return SimpleNamespace(**found)
 
