@@ -1,8 +1,7 @@
 """Mistakes in part 2, as students make them."""
 
-from part2_ours import OURS
-
 from mutant import Mutant
+from part2_ours import OURS
 
 GEN = "gen_loss = F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))"
 REAL = "loss_real = F.binary_cross_entropy_with_logits(logits_real, torch.ones_like(logits_real))"

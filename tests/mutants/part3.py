@@ -1,8 +1,7 @@
 """Mistakes in part 3, as students make them."""
 
-from part3_ours import OURS
-
 from mutant import Mutant
+from part3_ours import OURS
 
 SCORES = "att = (q @ k.transpose(-2, -1)) * (1.0 / math.sqrt(k.size(-1)))"
 MASK = 'att = att.masked_fill(self.mask[:, :, :T, :T] == 0, float("-inf"))'
