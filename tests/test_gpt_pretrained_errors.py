@@ -86,14 +86,6 @@ def test_a_missing_tensor_is_named(fails, folder, name):
     assert name in message and str(folder / "model.safetensors") in message
 
 
-def test_a_missing_embedding_is_named_although_the_head_is_there(fails, folder):
-    def move(tensors):
-        tensors["lm_head.weight"] = tensors.pop("transformer.wte.weight")
-
-    change_weights(folder, move)
-    assert "lacks transformer.wte.weight" in fails(folder)
-
-
 def test_a_missing_layer_is_not_a_page_of_names(fails, folder):
     change_config(folder, n_layer=5)
     message = fails(folder)
