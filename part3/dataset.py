@@ -243,7 +243,8 @@ def tiny_shakespeare(path: Path, url: str = TINY_SHAKESPEARE) -> Path:
         ) from error
     if not _is_tiny_shakespeare(content):
         raise InputError(f"what came from {url} is not the text that goes by this name "
-                         f"({describe_wrong_content(content, url)}): try again later, or put the file at {path}")  # fmt: skip
+                         f"({describe_wrong_content(content, url)}): try again later, or put the file at "
+                         f"{path}")  # fmt: skip
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(path, lambda file: file.write(content), mode="wb")

@@ -45,7 +45,8 @@ def download_from_hub(repository: str, filename: str) -> Path:
             message = (f"{wanted} is not in the cache, and {host} cannot be reached: connect to the network, set "
                        "HF_ENDPOINT to a mirror, or give the folder of a model")  # fmt: skip
         else:
-            message = f"downloading {wanted} from {host} failed ({first_line(error)}): try again, or give the folder of a model"
+            message = (f"downloading {wanted} from {host} failed ({first_line(error)}): try again, or give the folder "
+                       "of a model")  # fmt: skip
         raise InputError(message) from error
     finally:
         huggingface_hub.utils.logging.set_verbosity(verbosity)
@@ -75,8 +76,8 @@ def _check_answers(repository: str, filename: str) -> None:
 
 
 def _error_status(host: str, wanted: str, status: int) -> str:
-    return (f"{host} answered with the HTTP error {status} when asked for {wanted}: try again later, set HF_ENDPOINT to "
-            "a mirror, or give the folder of a model")  # fmt: skip
+    return (f"{host} answered with the HTTP error {status} when asked for {wanted}: try again later, set "
+            "HF_ENDPOINT to a mirror, or give the folder of a model")  # fmt: skip
 
 
 def first_line(error: Exception) -> str:

@@ -47,8 +47,8 @@ def load(model_class: type, model_type: str | Path, dtype: torch.dtype = torch.f
     try:
         with torch.device("meta"), _Undrawn():
             model = model_class(config)
-    except (ValueError, RuntimeError, OverflowError) as error:  # the latter two: of sizes beyond all memory
-        raise InputError(f"{config_file} contradicts itself ({error}): get it again") from error
+    except (ValueError, RuntimeError, TypeError) as error:  # the latter two for sizes that no tensor has
+        raise InputError(f"{config_file} contradicts itself ({first_line(error)}): get it again") from error
     if config.tie_weights and "lm_head.weight" in names:
         if "transformer.wte.weight" in names:
             _check_tied(weights_file, names)
@@ -202,7 +202,9 @@ def tensor_names(path: Path) -> dict[str, str]:
         with safe_open(path, framework="pt") as file:
             theirs = [name for name in file.keys() if not BUFFERS.match(name)]  # noqa: SIM118 (it is no dictionary)
     except (SafetensorError, OSError, RuntimeError, ValueError) as error:
-        raise InputError(f"{path} is truncated or no safetensors file ({first_line(error)}): remove it and get it again") from error
+        raise InputError(
+            f"{path} is truncated or no safetensors file ({first_line(error)}): remove it and get it again"
+        ) from error
     # The published files leave out the prefix that transformers writes.
     return {name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}": name for name in theirs}
 

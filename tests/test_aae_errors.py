@@ -98,7 +98,12 @@ def test_no_mnist_and_no_network(part2, fails, tmp_path, monkeypatch):
     monkeypatch.setattr(part2.download.urllib.request, "urlopen", unreachable)
     error = fails("--data_dir", str(tmp_path / "data"), "--log_dir", str(tmp_path / "logs"))
     where = str(tmp_path / "data" / "MNIST" / "raw")
-    for part in (where, "train-images-idx3-ubyte", "the directory that holds MNIST/raw with --data_dir", "--dataset digits"):
+    for part in (
+        where,
+        "train-images-idx3-ubyte",
+        "the directory that holds MNIST/raw with --data_dir",
+        "--dataset digits",
+    ):
         assert part in error
     assert not (tmp_path / "data").exists(), "no empty folders are left"
     assert not list((tmp_path / "logs").iterdir()), "no run was begun"
@@ -112,7 +117,7 @@ def test_a_failed_download_leaves_the_folders_that_were_there(part2, tmp_path, m
     monkeypatch.setattr(part2.download.urllib.request, "urlopen", unreachable)
     (tmp_path / existing).mkdir(parents=True)
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(part2.inputs.NoDataError, match="the download failed: .* did not answer for 5 seconds"):
+    with pytest.raises(part2.inputs.NoDataError, match=r"the download failed: .* did not answer for 5 seconds"):
         part2.mnist.mnist(root=tmp_path / "data")
     assert sorted(tmp_path.rglob("*")) == before
 

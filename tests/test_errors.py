@@ -124,7 +124,7 @@ def test_a_failed_download_leaves_the_folders_that_were_there(part1, tmp_path, m
     monkeypatch.setattr(part1.download.urllib.request, "urlopen", unreachable)
     (tmp_path / existing).mkdir(parents=True)
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(part1.inputs.NoDataError, match="the download failed: .* did not answer for 5 seconds"):
+    with pytest.raises(part1.inputs.NoDataError, match=r"the download failed: .* did not answer for 5 seconds"):
         part1.mnist.mnist(root=tmp_path / "data")
     assert sorted(tmp_path.rglob("*")) == before
 
