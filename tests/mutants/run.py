@@ -1,6 +1,6 @@
 """Proves that the criteria find mistakes: python tests/mutants/run.py
 
-Applies each mutant of part1.py, part2.py and part3.py to a copy of a right solution (the template-shaped one in
+Applies each mutant of part1.py, part2.py and part3.py to a copy of a right solution (the template-shaped ones in
 solutions/, and this repository's) and grades the part concerned. Each must be caught by the criterion meant for it,
 alone. The exit code is 1 where one is missed or another criterion fails too, 2 where a mutant cannot be applied.
 """
@@ -18,13 +18,17 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 TESTS = HERE.parent
-BASES = {"template": HERE / "solutions" / "template_2023", "ours": TESTS.parent}
+BASES = {
+    "template": HERE / "solutions" / "template_2023",
+    "template_2024": HERE / "solutions" / "template_2024",
+    "ours": TESTS.parent,
+}
 sys.dont_write_bytecode = True
 sys.path[:] = [path for path in sys.path if Path(path).resolve() not in (HERE, TESTS)]
 sys.path[:0] = [str(HERE), str(TESTS)]
 from course import grading, judge  # noqa: E402
 from course.sandbox import Ended, Job, Limits, run_jobs  # noqa: E402
-from course.submission import PARTS, Submission, copied, find  # noqa: E402
+from course.submission import PARTS, Submission, copied, find, recognised_edition  # noqa: E402
 from mutant import Mutant  # noqa: E402
 from one_process import judge_all  # noqa: E402
 
@@ -59,21 +63,28 @@ class Outcome:
         return self.caught_by == ([self.criterion] if self.criterion else [])
 
 
-def mutated(mutant: Mutant, base: str, part: str, target: Path) -> Path:
-    """A copy of the base's part with the mutant's changes. Raises NotApplicable."""
-    if not (BASES[base] / part).is_dir():
-        raise NotApplicable(f"{mutant.name}: {base} has no folder {part}")
-    folder = copied(BASES[base] / part, target / part)
+def changed_files(mutant: Mutant, base: str, part: str) -> dict[str, str]:
+    """The new texts of the files of the base's part that the mutant changes. Raises NotApplicable."""
+    texts: dict[str, str] = {}
     for file, old, new in mutant.edits[base]:
-        path = folder / file
-        if not path.is_file():
+        path = BASES[base] / part / file
+        if file not in texts and not path.is_file():
             raise NotApplicable(f"{mutant.name}: {base} has no file {part}/{file}")
-        text = path.read_text()
+        text = texts.get(file) or path.read_text()
         if text.count(old) != 1:
             raise NotApplicable(
                 f"{mutant.name}: {part}/{file} of {base} has this {text.count(old)} times, not once: {old!r}"
             )
-        path.write_text(text.replace(old, new))
+        texts[file] = text.replace(old, new)
+    return texts
+
+
+def mutated(mutant: Mutant, base: str, part: str, target: Path) -> Path:
+    """A copy of the base's part with the mutant's changes. Raises NotApplicable."""
+    texts = changed_files(mutant, base, part)
+    folder = copied(BASES[base] / part, target / part)
+    for file, text in texts.items():
+        (folder / file).write_text(text)
     return folder
 
 
@@ -144,7 +155,8 @@ def _mutated(mutants: list[Mutant], bases: list[str], criteria: dict, scratch: P
         for base in bases:
             if base in mutant.edits:
                 folder = mutated(mutant, base, part, scratch / f"{mutant.name}-{base}")
-                submission = Submission(f"{mutant.name} on {base}", folder.parent, "2023", {part: folder})
+                edition = recognised_edition({part: folder})
+                submission = Submission(f"{mutant.name} on {base}", folder.parent, edition, {part: folder})
                 yield Planned(mutant, base, part, submission)
 
 
