@@ -26,6 +26,7 @@ from training_run import (
     make_loaders,
     make_trainer,
     resumable,
+    run_directory,
     seed_everything,
     silence_lightning,
     write_results,
@@ -140,7 +141,7 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
     if settings.compile:
         vae.compile()
     trainer, record = make_trainer(settings)
-    with resumable(trainer, settings):
+    with run_directory(trainer, record, settings), resumable(trainer, settings):
         trainer.fit(vae, train_loader, val_loader, ckpt_path=settings.checkpoint, weights_only=True)
         best, saved = load_vae(Path(trainer.checkpoint_callback.best_model_path))
         if settings.compile:

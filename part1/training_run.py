@@ -15,7 +15,6 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from pytorch_lightning.callbacks import EMAWeightAveraging
-from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch.utils.data import DataLoader
@@ -23,12 +22,16 @@ from torchvision.utils import save_image
 
 from callbacks import BestAndLast, EpochBar, GenerateCallback, RunRecord, SeedEveryEpoch, StopAtNonFiniteLoss
 from evaluation import encode, importance_weighted_bound
-from inputs import InputError, NoDataError
+from event_files import purge_events
+from inputs import RUNS, InputError, NoDataError
+from lightning_files import AtomicCheckpointIO, RunLogger
 from mnist import Loaders, load_data
 from pictures import plot_bpd_curve, plot_codes
-from run_folder import AtomicCheckpointIO, logger_location, resume_hint, write_summary
+from run_files import copy_file, open_run
+from run_folder import RECORD, read_checkpoint, resume_hint, write_summary
 from utils import elbo_to_bpd, visualize_manifold
 
+FINAL_TAGS = ("test_", "Manifold", "bpd_curve", "codes")  # of the test and the pictures after the last epoch
 PROJECTED = 1000  # test images in TensorBoard's projector; all 10,000 would take 0.7 GB and load slowly
 log = logging.getLogger("part1")  # the logger of all modules of this part
 to_stdout = logging.StreamHandler()
@@ -137,7 +140,7 @@ def make_trainer(settings: argparse.Namespace) -> tuple[pl.Trainer, RunRecord]:
             strategy=settings.strategy,
             precision=settings.precision,
             max_epochs=settings.epochs,
-            logger=TensorBoardLogger(**logger_location(settings), default_hp_metric=False),
+            logger=RunLogger(Path(settings.log_dir, RUNS)),
             plugins=[AtomicCheckpointIO()],
             callbacks=callbacks,
             enable_progress_bar=bar,
@@ -161,6 +164,49 @@ def check_devices(settings: argparse.Namespace) -> None:
         raise InputError(f"--devices is {settings.devices}, but this machine has {available}: give at most so many")
     if settings.accelerator == "gpu" and not gpu_backend("gpu"):
         raise InputError("--accelerator gpu: PyTorch finds no GPU here: leave the flag out to train on the CPU")
+
+
+@contextlib.contextmanager
+def run_directory(trainer: pl.Trainer, record: RunRecord, settings: argparse.Namespace):
+    """Context in which this training alone writes into its run directory: a new one, or that of the resumed run
+    without what lies beyond the checkpoint.
+
+    Raises:
+        InputError: another training of this run is going on, or the disk is full.
+    """
+    if not trainer.is_global_zero:
+        yield
+        return
+    with open_run(Path(settings.log_dir, RUNS), settings.run_dir) as run_dir:
+        trainer.logger.run_dir = run_dir
+        if settings.saved:
+            rewind(run_dir, trainer, record, settings)
+        yield
+
+
+def rewind(run_dir: Path, trainer: pl.Trainer, record: RunRecord, settings: argparse.Namespace) -> None:
+    """Make a run that of its checkpoint: what was written after it, by a killed process or because it is an earlier
+    one, is replaced or deleted. `last.ckpt` comes first, so that this can be interrupted, too."""
+    epoch = settings.saved["epoch"] + 1
+    (run_dir / "summary.json").unlink(missing_ok=True)  # the run is not complete any more
+    best, last = (run_dir / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
+    if settings.checkpoint != last:
+        copy_file(settings.checkpoint, last)
+    record.load_state_dict(settings.saved["callbacks"][RECORD])
+    if settings.checkpoint != best and not _is_of_epoch(best, epoch):
+        copy_file(last, best)
+        trainer.checkpoint_callback.best_so_far = record.rows[-1]["val_bpd"]
+    record.write_metrics(run_dir)
+    # What follows the last epoch is written again.
+    purge_events(run_dir, lambda tag, step: step < epoch if tag.startswith(FINAL_TAGS) else step <= epoch)
+
+
+def _is_of_epoch(best: Path, epoch: int) -> bool:
+    """Whether `best.ckpt` is whole, and of this epoch or an earlier one."""
+    try:
+        return read_checkpoint(best)["epoch"] + 1 <= epoch
+    except InputError:
+        return False
 
 
 @contextlib.contextmanager
