@@ -59,8 +59,10 @@ def check_whole_numbers(args: argparse.Namespace, limits: dict[str, tuple[int, i
     """Raises InputError for the first flag that is no whole number from its least to its greatest value."""
     for name, (least, most) in limits.items():
         value = getattr(args, name)
-        if not isinstance(value, int) or not least <= value <= most:
-            raise InputError(f"--{name} must be a whole number from {least} to {most}, not {value}")
+        if not isinstance(value, int) or value < least:
+            raise InputError(f"--{name} must be a whole number of at least {least}, not {value}")
+        if value > most:
+            raise InputError(f"--{name} must be a whole number of at most {most}, not {value}")
 
 
 def check_positive(args: argparse.Namespace, names: Iterable[str]) -> None:

@@ -117,12 +117,13 @@ def seed_everything(seed: int) -> None:
     pl.seed_everything(seed, workers=True, verbose=False)
 
 
-def make_trainer(settings: argparse.Namespace, processes: Processes) -> tuple[pl.Trainer, RunRecord]:
+def make_trainer(settings: argparse.Namespace, processes: Processes | None = None) -> tuple[pl.Trainer, RunRecord]:
     """The trainer, and the callback that keeps the run's record. Both write into one run directory.
 
     Raises:
         InputError: the devices, the strategy or the number format are not available on this machine.
     """
+    processes = processes or join_processes(settings)
     processes.start(count_devices(settings.devices, num_gpus(settings)))
     bar = show_progress(settings.progress_bar)
     record = RunRecord(settings, quiet=bar)

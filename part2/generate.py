@@ -27,10 +27,10 @@ from inputs import (
     LOG_DIR,
     PICTURES,
     InputError,
+    build_generate_parser,
     check_generate_flags,
     ensure_writable,
     find_checkpoint,
-    parse_generate_args,
     resolve_path,
     run_dir_of,
 )
@@ -130,7 +130,7 @@ def main(args: argparse.Namespace | list[str] | None = None) -> int:
     """Run the command line, parsed or not. Returns the exit code: 0, 2 after one sentence about bad input, or
     128 + number after a signal."""
     if not isinstance(args, argparse.Namespace):
-        args = parse_generate_args(args)
+        args = build_generate_parser().parse_args(args)
     return run_command(print_paths, args, "generate.py")
 
 
