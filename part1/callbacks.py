@@ -3,6 +3,8 @@
 import argparse
 import csv
 import logging
+import signal
+import threading
 import time
 from pathlib import Path
 
@@ -13,8 +15,10 @@ from pytorch_lightning.core.saving import save_hparams_to_yaml
 from pytorch_lightning.utilities.seed import isolate_rng
 from torchvision.utils import save_image
 
+from cli import raise_if_stopped
 from inputs import NotFiniteError
 from pictures import sample_grid
+from processes import StopRequest
 from run_files import CHECKPOINT_FORMAT, atomic_write
 from run_folder import devices_of, recorded_flags, time_left
 
@@ -146,6 +150,32 @@ class StopAtNonFiniteLoss(pl.Callback):
             f"the {loss} is not finite in epoch {epoch + 1}, step {step} of the epoch: lower --lr or raise "
             f"--precision; {kept}"
         )
+
+
+class StopWhenWarned(pl.Callback):
+    """Ends a training, in all processes together, after the epoch in which SIGUSR1 came, SLURM's warning before the
+    time is over. Signals keep the handlers that they had before Lightning set its own.
+
+    Args:
+        request: knows whether SIGUSR1 has come.
+    """
+
+    def __init__(self, request: StopRequest):
+        self.request, self.sigterm = request, signal.getsignal(signal.SIGTERM)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module) -> None:
+        if callable(self.sigterm) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self.sigterm)
+
+    on_test_start = on_train_start
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module) -> None:
+        """The checkpoint of the epoch before is written by now."""
+        if trainer.current_epoch:
+            self.request.stop_if_asked(trainer.strategy.root_device)
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx: int) -> None:
+        raise_if_stopped()
 
 
 class BestAndLast(ModelCheckpoint):

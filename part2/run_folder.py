@@ -31,7 +31,7 @@ def new_run(log_dir: Path) -> Path:
     while True:
         run_dir = log_dir / f"version_{number}"
         try:
-            run_dir.mkdir()
+            run_dir.mkdir(parents=True)
         except FileExistsError:  # a run that started at the same time has taken the number
             number += 1
         else:

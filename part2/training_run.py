@@ -25,6 +25,7 @@ from inputs import CHECKPOINT, InputError, NoDataError, resolve_strategy
 from mnist import load_data
 from models import AdversarialAE
 from pictures import manifold_grid, plot_codes, plot_curves
+from processes import count_devices, find_processes
 from utils import TensorBoardLogger
 
 PROJECTED = 1000  # test images in TensorBoard's projector; all 10,000 would take 0.7 GB and load slowly
@@ -92,6 +93,8 @@ def start_fabric(settings: argparse.Namespace) -> Fabric:
     available = num_gpus or os.cpu_count()
     if settings.devices != "auto" and int(settings.devices) > available:
         raise InputError(f"--devices is {settings.devices}, but this machine has {available}: give at most so many")
+    num_devices = count_devices(settings.devices, num_gpus)
+    processes = find_processes(num_devices, settings.num_nodes)
     try:
         fabric = Fabric(
             accelerator="cpu" if settings.no_cuda else "auto",
@@ -99,6 +102,7 @@ def start_fabric(settings: argparse.Namespace) -> Fabric:
             num_nodes=settings.num_nodes,
             strategy=resolve_strategy(settings, num_gpus),
             precision=settings.precision,
+            plugins=[processes],
         )
     except (MisconfigurationException, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -107,6 +111,7 @@ def start_fabric(settings: argparse.Namespace) -> Fabric:
         raise InputError("--cuda: PyTorch finds no GPU here: leave the flag out to train on the CPU")
     if settings.precision == "64-true" and fabric.device.type == "mps":
         raise InputError("--precision 64-true needs float64, which Apple's GPUs do not have: give --no-cuda")
+    processes.start(num_devices)
     fabric.launch()
     return fabric
 

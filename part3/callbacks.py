@@ -4,6 +4,8 @@ import argparse
 import csv
 import logging
 import math
+import signal
+import threading
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -13,7 +15,9 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.core.saving import save_hparams_to_yaml
 
+from cli import raise_if_stopped
 from inputs import NotFiniteError
+from processes import StopRequest
 from run_folder import atomic_write, devices_of, recorded_flags
 
 log = logging.getLogger("part3")
@@ -122,6 +126,32 @@ class StopAtNonFiniteLoss(pl.Callback):
         return NotFiniteError(
             f"the {loss} is not finite at step {step}: lower --learning_rate or raise --precision; {state}"
         )
+
+
+class StopWhenWarned(pl.Callback):
+    """Ends a training, in all processes together, after the round in which SIGUSR1 came, SLURM's warning before the
+    time is over. Signals keep the handlers that they had before Lightning set its own.
+
+    Args:
+        request: knows whether SIGUSR1 has come.
+    """
+
+    def __init__(self, request: StopRequest):
+        self.request, self.sigterm = request, signal.getsignal(signal.SIGTERM)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module) -> None:
+        if callable(self.sigterm) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self.sigterm)
+
+    on_test_start = on_train_start
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module) -> None:
+        """The checkpoint of the round before is written by now."""
+        if trainer.current_epoch:
+            self.request.stop_if_asked(trainer.strategy.root_device)
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx: int) -> None:
+        raise_if_stopped()
 
 
 class SeedEveryRound(pl.Callback):
