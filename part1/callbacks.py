@@ -13,11 +13,10 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.core.saving import save_hparams_to_yaml
 from pytorch_lightning.utilities.seed import isolate_rng
-from torchvision.utils import save_image
 
 from cli import raise_if_stopped
 from inputs import NotFiniteError
-from pictures import sample_grid
+from pictures import sample_grid, write_picture
 from processes import StopRequest
 from run_files import CHECKPOINT_FORMAT, atomic_write
 from run_folder import devices_of, recorded_flags, time_left
@@ -66,7 +65,7 @@ class GenerateCallback(pl.Callback):
             return
         trainer.logger.experiment.add_image("Samples", grid, global_step=epoch)
         if self.save_to_disk:
-            save_image(grid, Path(trainer.logger.log_dir, f"epoch_{epoch}_samples.png"))
+            write_picture(Path(trainer.logger.log_dir, f"epoch_{epoch}_samples.png"), grid)
 
 
 class SeedEveryEpoch(pl.Callback):

@@ -16,7 +16,6 @@ if __name__ == "__main__":  # flags first, since importing PyTorch takes seconds
 import argparse
 
 import torch
-from torchvision.utils import save_image
 
 from cli import run_command
 from inputs import (
@@ -31,8 +30,9 @@ from inputs import (
     run_dir_of,
 )
 from mnist import load_data
-from pictures import interpolation_grid, reconstruction_grid, sample_grid
+from pictures import interpolation_grid, reconstruction_grid, sample_grid, write_picture
 from processes import explained_failures
+from run_files import naming_failed_writes
 from train_pl import load_vae
 from utils import visualize_manifold
 
@@ -102,7 +102,8 @@ def generate(args: argparse.Namespace) -> list[Path]:
     paths = []
     for name in wanted:
         paths.append(output_dir / f"{name}.png")
-        save_image(draw[name](), paths[-1])
+        with naming_failed_writes(output_dir):
+            write_picture(paths[-1], draw[name]())
     return paths
 
 

@@ -21,6 +21,7 @@ from cnn_encoder_decoder import CNNDecoder, CNNEncoder
 from inputs import InputError, parse_args, resolve_settings
 from metrics import EpochMeansModule
 from processes import check_compiler, explained_failures
+from rewind import run_directory
 from run_folder import read_checkpoint
 from training_run import (
     configure_cpu,
@@ -29,7 +30,6 @@ from training_run import (
     make_loaders,
     make_trainer,
     resumable,
-    run_directory,
     seed_everything,
     silence_lightning,
     write_results,

@@ -18,7 +18,6 @@ from pytorch_lightning.callbacks import EMAWeightAveraging
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch.utils.data import DataLoader
-from torchvision.utils import save_image
 
 from callbacks import (
     BestAndLast,
@@ -30,17 +29,14 @@ from callbacks import (
     StopWhenWarned,
 )
 from evaluation import encode, importance_weighted_bound
-from event_files import purge_events
 from inputs import RUNS, InputError, NoDataError
 from lightning_files import AtomicCheckpointIO, RunLogger
 from mnist import Loaders, load_data
-from pictures import plot_bpd_curve, plot_codes
+from pictures import plot_bpd_curve, plot_codes, write_picture
 from processes import Processes, StopRequest, count_devices, find_processes
-from run_files import copy_file, open_run
-from run_folder import RECORD, read_checkpoint, resume_hint, write_summary
+from run_folder import resume_hint, write_summary
 from utils import elbo_to_bpd, visualize_manifold
 
-FINAL_TAGS = ("test_", "Manifold", "bpd_curve", "codes")  # of the test and the pictures after the last epoch
 PROJECTED = 1000  # test images in TensorBoard's projector; all 10,000 would take 0.7 GB and load slowly
 log = logging.getLogger("part1")  # the logger of all modules of this part
 to_stdout = logging.StreamHandler()
@@ -193,49 +189,6 @@ def num_gpus(settings: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def run_directory(trainer: pl.Trainer, record: RunRecord, settings: argparse.Namespace):
-    """Context in which this training alone writes into its run directory: a new one, or that of the resumed run
-    without what lies beyond the checkpoint.
-
-    Raises:
-        InputError: another training of this run is going on, or the disk is full.
-    """
-    if not trainer.is_global_zero:
-        yield
-        return
-    with open_run(Path(settings.log_dir, RUNS), settings.run_dir) as run_dir:
-        trainer.logger.run_dir = run_dir
-        if settings.saved:
-            rewind(run_dir, trainer, record, settings)
-        yield
-
-
-def rewind(run_dir: Path, trainer: pl.Trainer, record: RunRecord, settings: argparse.Namespace) -> None:
-    """Make a run that of its checkpoint: what was written after it, by a killed process or because it is an earlier
-    one, is replaced or deleted. `last.ckpt` comes first, so that this can be interrupted, too."""
-    epoch = settings.saved["epoch"] + 1
-    (run_dir / "summary.json").unlink(missing_ok=True)  # the run is not complete any more
-    best, last = (run_dir / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
-    if settings.checkpoint != last:
-        copy_file(settings.checkpoint, last)
-    record.load_state_dict(settings.saved["callbacks"][RECORD])
-    if settings.checkpoint != best and not _is_of_epoch(best, epoch):
-        copy_file(last, best)
-        trainer.checkpoint_callback.best_so_far = record.rows[-1]["val_bpd"]
-    record.write_metrics(run_dir)
-    # What follows the last epoch is written again.
-    purge_events(run_dir, lambda tag, step: step < epoch if tag.startswith(FINAL_TAGS) else step <= epoch)
-
-
-def _is_of_epoch(best: Path, epoch: int) -> bool:
-    """Whether `best.ckpt` is whole, and of this epoch or an earlier one."""
-    try:
-        return read_checkpoint(best)["epoch"] + 1 <= epoch
-    except InputError:
-        return False
-
-
-@contextlib.contextmanager
 def resumable(trainer: pl.Trainer, settings: argparse.Namespace):
     """Context of a training: where it is interrupted, a message says how to resume it.
 
@@ -291,11 +244,11 @@ def write_results(
     figures = {"bpd_curve": plot_bpd_curve(record.rows, results["test_bpd"])}
     if settings.z_dim == 2:
         manifold = visualize_manifold(vae.decoder, grid_size=20)
-        save_image(manifold, run_dir / "vae_manifold.png")
+        write_picture(run_dir / "vae_manifold.png", manifold)
         board.add_image("Manifold", manifold, global_step=epoch)
         figures["codes"] = plot_codes(codes, labels)
     for name, figure in figures.items():
-        figure.savefig(run_dir / f"{name}.png", dpi=150)
+        write_picture(run_dir / f"{name}.png", figure)
         board.add_figure(name, figure, global_step=epoch)
     write_summary(run_dir, settings, trainer, record, best_epoch, results)
     board.flush()

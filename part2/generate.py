@@ -19,7 +19,6 @@ import argparse
 
 import torch
 from torch import Tensor
-from torchvision.utils import save_image
 
 from cli import run_command
 from evaluation import evaluating
@@ -35,8 +34,9 @@ from inputs import (
     run_dir_of,
 )
 from mnist import load_test_images
-from pictures import interpolation_grid, manifold_grid, reconstruction_grid, sample_grid
+from pictures import interpolation_grid, manifold_grid, reconstruction_grid, sample_grid, write_picture
 from processes import explained_failures
+from run_files import naming_failed_writes
 from run_folder import load_aae
 
 NEED_DATA = {"reconstructions", "interpolations"}
@@ -107,8 +107,8 @@ def generate(args: argparse.Namespace) -> list[Path]:
     output_dir.mkdir(parents=True, exist_ok=True)
     paths = []
     for name in wanted:
-        with evaluating(model, args.seed):
-            save_image(drawings[name](), output_dir / f"{name}.png")
+        with evaluating(model, args.seed), naming_failed_writes(output_dir):
+            write_picture(output_dir / f"{name}.png", drawings[name]())
         paths.append(output_dir / f"{name}.png")
     return paths
 

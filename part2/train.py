@@ -24,16 +24,15 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
-from torchvision.utils import save_image
 
 from cli import raise_if_stopped, run_command
 from evaluation import evaluating
 from inputs import parse_args, resolve_settings
-from pictures import one_of_each_digit, reconstruction_grid, sample_grid
+from pictures import one_of_each_digit, reconstruction_grid, sample_grid, write_picture
 from processes import StopRequest, explained_failures
 from run_folder import load_aae, resume_hint
+from run_record import RunRecord
 from training_run import (
-    RunRecord,
     TrainingState,
     configure_cpu,
     epoch_batches,
@@ -148,7 +147,7 @@ def save_reconstruction(model: nn.Module, epoch: int, summary_writer: SummaryWri
 def _save(grid: Tensor, tag: str, epoch: int, summary_writer: SummaryWriter, file: str) -> None:
     path = Path(summary_writer.log_dir, file)
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_image(grid, path)
+    write_picture(path, grid)
     summary_writer.add_image(tag, grid, global_step=epoch)
 
 
@@ -176,35 +175,37 @@ def main(args: argparse.Namespace) -> dict:
 def _train(settings: argparse.Namespace, request: StopRequest) -> dict:
     fabric = start_fabric(settings)
     train_loader, test_loader = make_loaders(settings, fabric)
-    record = RunRecord(settings, fabric)
+    with RunRecord(settings, fabric) as record:
+        try:
+            return _train_epochs(settings, fabric, record, train_loader, test_loader, request)
+        except (KeyboardInterrupt, SystemExit) as stop:
+            if fabric.is_global_zero:
+                log.info("\n%s", resume_hint(record.run_dir, settings))
+            stop.explained = True
+            raise
+
+
+def _train_epochs(settings, fabric, record: RunRecord, train_loader, test_loader, request: StopRequest) -> dict:
     state = TrainingState(settings, fabric, record.writer)
     record.begin(state)
     shown = one_of_each_digit(*test_loader.dataset[:])  # (10, 1, 28, 28)
-    try:
-        if record.epoch == 0:
-            _save_pictures(state.model, 0, record.writer, shown)
-        for epoch in range(record.epoch + 1, settings.epochs + 1):
-            start = time.perf_counter()
-            with epoch_batches(train_loader, settings, fabric, epoch) as batches:
-                means = train_aae(epoch, state.wrapped_model, batches, state.logger_ae, state.logger_disc,
-                                  state.optimizer_ae, state.optimizer_disc, settings.lambda_,
-                                  backward=fabric.backward)  # fmt: skip
-            scores = score_test_images(state.model, test_loader, fabric)
-            if not math.isfinite(scores["recon_loss"]):
-                raise not_finite_error("test_recon_loss", epoch, step=len(train_loader))
-            if has_pictures(epoch, settings.epochs):
-                _save_pictures(state.model, epoch, record.writer, shown)
-            record.add_epoch(state, means, scores, seconds=time.perf_counter() - start)
-            if epoch < settings.epochs:
-                request.stop_if_asked(fabric.device)
-        return write_results(record, state, test_loader)
-    except (KeyboardInterrupt, SystemExit) as stop:
-        if fabric.is_global_zero:
-            log.info("\n%s", resume_hint(record.run_dir, settings))
-        stop.explained = True
-        raise
-    finally:
-        record.close()
+    if record.epoch == 0:
+        _save_pictures(state.model, 0, record.writer, shown)
+    for epoch in range(record.epoch + 1, settings.epochs + 1):
+        start = time.perf_counter()
+        with epoch_batches(train_loader, settings, fabric, epoch) as batches:
+            means = train_aae(epoch, state.wrapped_model, batches, state.logger_ae, state.logger_disc,
+                              state.optimizer_ae, state.optimizer_disc, settings.lambda_,
+                              backward=fabric.backward)  # fmt: skip
+        scores = score_test_images(state.model, test_loader, fabric)
+        if not math.isfinite(scores["recon_loss"]):
+            raise not_finite_error("test_recon_loss", epoch, step=len(train_loader))
+        if has_pictures(epoch, settings.epochs):
+            _save_pictures(state.model, epoch, record.writer, shown)
+        record.add_epoch(state, means, scores, seconds=time.perf_counter() - start)
+        if epoch < settings.epochs:
+            request.stop_if_asked(fabric.device)
+    return write_results(record, state, test_loader)
 
 
 def has_pictures(epoch: int, last_epoch: int) -> bool:

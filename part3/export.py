@@ -12,10 +12,13 @@ if __name__ == "__main__":  # flags first, since importing PyTorch takes seconds
 
 import argparse
 
+from safetensors import SafetensorError
+
 from cli import run_command
 from generate_inputs import parse_export_args
-from inputs import LOG_DIR, ensure_writable, find_checkpoint, resolve_path
+from inputs import LOG_DIR, InputError, ensure_writable, find_checkpoint, resolve_path
 from pretrained import save
+from run_files import naming_failed_writes
 from run_folder import load_gpt
 
 
@@ -24,7 +27,14 @@ def export(args: argparse.Namespace) -> None:
     model, vocabulary, _ = load_gpt(find_checkpoint(args.checkpoint, resolve_path(args.log_dir, LOG_DIR), "best"))
     folder = resolve_path(args.output_dir)
     ensure_writable(folder, "--output_dir")
-    save(model, folder, vocabulary)
+    with naming_failed_writes(folder):
+        try:
+            save(model, folder, vocabulary)
+        except SafetensorError as error:  # all that it reports is a text
+            if "os error" not in str(error):
+                raise
+            raise InputError(f"cannot write into {folder} ({error}): make room there or choose another directory") \
+                from error  # fmt: skip
     print(folder)
 
 

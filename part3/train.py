@@ -26,6 +26,7 @@ from gpt import GPT
 from inputs import parse_args, resolve_settings, with_defaults
 from metrics import TokenMeansModule
 from processes import check_compiler, explained_failures
+from rewind import run_directory
 from run_folder import config_of, read_checkpoint
 from training_run import (
     configure_cpu,
@@ -184,7 +185,7 @@ def _train(settings: argparse.Namespace) -> dict[str, float]:
         module.double()  # before the checkpoint is loaded, which would be rounded to float32 otherwise
     if settings.compile:
         module.model.compile()
-    with resumable(trainer, settings):
+    with run_directory(trainer, record, settings), resumable(trainer, settings):
         trainer.fit(module, ckpt_path=settings.checkpoint, weights_only=True)
         if trainer.is_global_zero:
             write_results(settings, trainer, record, module)

@@ -14,18 +14,18 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from callbacks import BestAndLast, GenerateCallback, RunRecord, SeedEveryRound, StepBar, StopWhenWarned
 from dataset import TextDataset, load_text, split, steps_per_epoch
 from gpt import GPT
-from inputs import InputError
+from inputs import RUNS, InputError
+from lightning_files import AtomicCheckpointIO, RunLogger
 from pictures import plot_curves
 from pretrained import check_fits, load_vocabulary
 from processes import Processes, StopRequest, count_devices, find_processes
-from run_folder import atomic_write, model_of, resume_hint, write_summary
+from run_files import atomic_write
+from run_folder import model_of, resume_hint, write_summary
 from vocabulary import Characters, Vocabulary, from_state
 
 log = logging.getLogger("part3")  # the logger of all modules of this part
@@ -189,15 +189,6 @@ def num_gpus(settings: argparse.Namespace) -> int:
     return 0 if settings.accelerator == "cpu" else torch.cuda.device_count()
 
 
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Replaces a checkpoint in one step. Lightning's own plugin writes it into the directory for temporary files first
-    and copies it from there, which takes more than one step where that is another file system."""
-
-    def save_checkpoint(self, checkpoint: dict, path: str, storage_options=None) -> None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(Path(path), lambda file: torch.save(checkpoint, file), mode="wb")
-
-
 def make_trainer(
     settings: argparse.Namespace, num_windows: int, text: str, processes: Processes | None = None
 ) -> tuple[pl.Trainer, RunRecord]:
@@ -241,7 +232,7 @@ def make_trainer(
             reload_dataloaders_every_n_epochs=1,
             use_distributed_sampler=False,
             gradient_clip_val=settings.clip_grad_norm or None,
-            logger=TensorBoardLogger(**logger_location(settings, done), default_hp_metric=False),
+            logger=RunLogger(Path(settings.log_dir, RUNS)),
             plugins=[AtomicCheckpointIO(), processes],
             default_root_dir=os.devnull,  # from another one, Lightning would load any hpc_ckpt_*.ckpt
             callbacks=callbacks,
@@ -275,16 +266,6 @@ def steps_and_rounds_done(settings: argparse.Namespace, num_steps: int) -> tuple
     if done > num_steps or (done == num_steps and complete):
         raise InputError(f"the run already has {done} steps: raise --max_steps or --num_epochs to continue it")
     return done, settings.saved["epoch"] + 1
-
-
-def logger_location(settings: argparse.Namespace, done: int) -> dict:
-    """Lightning's logger arguments for the directory of the resumed run, whose TensorBoard events after `done` steps
-    are replaced, or for a new one in `log_dir`."""
-    if settings.run_dir is None:
-        return {"save_dir": settings.log_dir}
-    run_dir = settings.run_dir
-    return {"save_dir": run_dir.parent.parent, "name": run_dir.parent.name, "version": run_dir.name,
-            "purge_step": done + 1}  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -333,7 +314,7 @@ def write_results(settings: argparse.Namespace, trainer: pl.Trainer, record: Run
     """Write the curves into the run directory, and `summary.json` last."""
     folder, board = Path(trainer.logger.log_dir), trainer.logger.experiment
     figure = plot_curves(record.rows, module.train_dataset.vocab_size)
-    figure.savefig(folder / "curves.png", dpi=150)
+    atomic_write(folder / "curves.png", lambda file: figure.savefig(file, format="png", dpi=150), mode="wb")
     board.add_figure("curves", figure, global_step=trainer.global_step)
     results = {
         "parameters": sum(p.numel() for p in module.parameters()),
