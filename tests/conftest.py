@@ -14,6 +14,8 @@ import pytest
 import torch
 
 from part_loader import Part
+from run_bench import benches as benches
+from run_bench import server as server
 from soak_record import soak as soak
 
 REPOSITORY = Path(__file__).resolve().parents[1]
