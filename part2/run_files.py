@@ -180,17 +180,15 @@ def naming_failed_writes(directory: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        inside = isinstance(error.filename, str | bytes | os.PathLike) and _is_inside(error.filename, directory)
+        named = isinstance(error.filename, str | bytes | os.PathLike)
+        place = Path(os.path.abspath(os.fsdecode(error.filename))).parent if named else directory
+        inside = named and directory in (place, *place.parents)
         if error.errno not in NO_ROOM and not inside:
             raise
         raise InputError(
-            f"cannot write into {directory} ({error.strerror}): make room there or choose another directory; "
-            "the checkpoints written so far are whole"
+            f"cannot write into {directory if inside else place} ({error.strerror}): make room there or choose another "
+            "directory; the checkpoints written so far are whole"
         ) from error
-
-
-def _is_inside(path, directory: Path) -> bool:
-    return directory in Path(os.path.abspath(os.fsdecode(path))).parents
 
 
 # ------------------------------------------------------------------------------------------------------------- reading

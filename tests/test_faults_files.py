@@ -229,6 +229,31 @@ def test_a_disk_that_is_full_at_other_times(benches, template, part, soak):
         soak(full_disks_survived=1)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("part", PARTS)
+def test_a_disk_that_is_really_full(benches, template, part, soak):
+    """A small file system, which becomes larger before the run is resumed."""
+    bench, run = benches(part), template(part)
+    disk, size = bench.folder / "disk", sum(path.stat().st_size for path in run.rglob("*") if path.is_file())
+    copy = bench.runs("disk") / "version_0"
+    for room in (20_000, 60_000):
+        disk.mkdir(exist_ok=True)
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={2 * size // 4096 * 4096 + room}", "tmpfs", str(disk)]
+        if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+            pytest.skip("file systems cannot be mounted here")
+        try:
+            shutil.copytree(run, copy)
+            (disk / "other").write_bytes(bytes(shutil.disk_usage(disk).free - room))
+            code, _, output = bench.train("disk", "--resume", str(copy))
+            assert code == 2 and output.count("cannot write into") == output.count("No space left on device") == 1
+            assert "Traceback" not in output and "Error" not in output, output
+            (disk / "other").unlink()
+            bench.finish("disk", copy, why=f"{room} bytes of room")
+        finally:
+            subprocess.run(["umount", str(disk)], check=True)
+        soak(full_disks_survived=1)
+
+
 @pytest.mark.parametrize("part", ["part1", "part2"])
 def test_pictures_and_a_full_disk(request, benches, part, tmp_path, monkeypatch, capsys):
     """`generate.py` says so in a sentence, and leaves no half picture."""
