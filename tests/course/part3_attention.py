@@ -1,0 +1,129 @@
+"""Causal self-attention: scale, mask, softmax.
+
+The weights are found from the output, so that any way to compute them is accepted: queries scaled before the product,
+einsum, masks of any type, minus infinity or a number as low as -1e9, extra outputs, PyTorch's fused function.
+"""
+
+import math
+
+import torch
+
+from course.aae_standins import on_fake_gpu, on_gpu
+from course.criterion import criterion, expect
+from course.gpt_probes import (
+    BATCH,
+    CHANNELS,
+    LENGTH,
+    SIZE,
+    attempt,
+    attend,
+    build_attention,
+    config,
+    expect_causal,
+    expect_scale,
+    softmax_of,
+    triangle,
+)
+
+
+@criterion("3.2")
+def attention_is_a_softmax_of_scores(part):
+    """The output is a mean of the values, weighed by a softmax of the queries' products with the keys."""
+    found = attend(build_attention(part))
+    expect(found.rest < 1e-4, "a head's output is no weighted sum of its values: it must be weights @ v")
+    axis, _ = softmax_of(found)
+    expect(axis or not found.seen.any(), "the weights are no softmax of q @ k.transpose(-2, -1)")
+
+
+@criterion("3.2")
+def attention_scale(part):
+    """The scores are divided by the square root of a head's size."""
+    axis, c = softmax_of(attend(build_attention(part)))
+    if axis is None:
+        return
+    hints = {
+        1.0: "the scores are not scaled: divide them by sqrt(head size)",
+        1 / SIZE: "the scores are divided by the head size: take its square root",
+        1
+        / math.sqrt(
+            CHANNELS
+        ): "the scores are divided by the square root of the model's width: it must be the head's size",
+        1 / CHANNELS: "the scores are divided by the model's width: it must be the square root of the head's size",
+        math.sqrt(SIZE): "the scores are multiplied by sqrt(head size): divide them",
+        1 / math.sqrt(LENGTH): "the scores are divided by the square root of the length: it must be the head's size",
+    }
+    hint = next((hint for value, hint in hints.items() if abs(c / value - 1) < 1e-2), "the scores are scaled wrongly")
+    expect_scale(c, hint)
+
+
+@criterion("3.2")
+def attention_is_causal(part):
+    """Each position sees itself and those before it."""
+    found = attend(build_attention(part))
+    if softmax_of(found)[0] not in ("head", "batch"):  # where all that a softmax is over may be masked
+        expect_causal(found)
+
+
+@criterion("3.2")
+def attention_masks_before_the_softmax(part):
+    """The weights of a position sum up to 1."""
+    found = attend(build_attention(part))
+    if softmax_of(found)[0] != "row":
+        return
+    sums = found.weights.nan_to_num(posinf=0, neginf=0).sum(dim=-1)[found.known.all(dim=-1)]
+    expect(
+        ((sums - 1).abs() < 1e-3).all(),
+        "the weights of a position do not sum up to 1: mask the scores before the softmax, not the weights after it",
+        expected=1.0,
+        got=sums.min() if len(sums) else None,
+    )
+
+
+@criterion("3.2")
+def attention_softmax_over_the_keys(part):
+    """The softmax is over the keys, the last axis of the scores."""
+    axis, _ = softmax_of(attend(build_attention(part)))
+    names = {"column": "queries (the second last axis)", "head": "heads", "batch": "sequences of the batch"}
+    expect(axis in (None, "row"), f"the softmax is over the {names.get(axis)}: it must be over the keys, dim=-1")
+
+
+@criterion("3.2")
+def attention_mask_is_infinite(part):
+    """The mask hides what comes after also where scores are large."""
+    if (attend(build_attention(part)).seen & ~triangle()).any():
+        return
+    found = attend(build_attention(part), scale=600)
+    leak = found.weights.nan_to_num().where(~triangle(), torch.zeros(())).max().item()
+    expect(
+        leak < 1e-4,
+        "the mask is a finite number, which large scores exceed: fill with float('-inf')",
+        given="scores above 1e5",
+        expected="weight 0 for what comes after",
+        got=leak,
+    )
+
+
+@criterion("3.2")
+def attention_mask_fits_the_sequence(part):
+    """Sequences may be shorter than block_size."""
+    longer = build_attention(part, block=LENGTH + 4)
+    found = attempt(
+        lambda: attend(longer),
+        "attention fails for sequences shorter than block_size: cut the mask to [:, :, :T, :T]",
+        given=f"block_size {LENGTH + 4}, {LENGTH} positions",
+    )
+    exact = attend(build_attention(part))
+    expect(
+        torch.allclose(found.output.nan_to_num(), exact.output.nan_to_num(), atol=1e-6),
+        "the output depends on block_size: cut the mask to the sequence's length, [:, :, :T, :T]",
+    )
+
+
+@criterion("3.2")
+def attention_on_the_device_of_the_input(part):
+    """Attention makes its tensors on the model's device."""
+    with on_fake_gpu(
+        "attention makes a tensor on the CPU, whatever the model's device: use the buffer mask, or x.device"
+    ):
+        module = on_gpu(part.gpt.CausalSelfAttention(config(part)).eval())
+        module(torch.zeros(BATCH, LENGTH, CHANNELS, device="cuda"))

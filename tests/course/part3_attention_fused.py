@@ -1,0 +1,72 @@
+"""The fused way of attention, where a solution has a switch for it. Passed where there is none, or where it needs a
+package that is not here.
+"""
+
+import re
+from pathlib import Path
+
+import torch
+
+from course.criterion import Failure, criterion, expect
+from course.gpt_probes import FUSED, Weights, attend, build_attention, expect_scale, softmax_of, triangle
+
+
+def _fused(part, pdrop: float = 0.0, training: bool = False, passes: int = 1) -> list[Weights]:
+    """What the fused way does, or nothing where there is none, or where it cannot be had here."""
+    source = (Path(part.folder) / "gpt.py").read_text(encoding="utf-8", errors="replace")
+    if not re.search(rf"\b({'|'.join(FUSED)})\b", source):
+        return []
+    try:
+        module = build_attention(part, fused=True, pdrop=pdrop).train(training)
+        return [attend(module) for _ in range(passes)]
+    except (ImportError, RuntimeError) as error:
+        if isinstance(error, NotImplementedError) and not str(error):
+            raise Failure("the fused way (use_flash_attn) is not implemented") from error
+        return []
+    except (Failure, TypeError):
+        return []  # a package's stand-in returned no tensor
+
+
+@criterion("3.2")
+def fused_attention_is_causal(part):
+    """Also with the fused way, each position sees itself and those before it."""
+    for found in _fused(part):
+        later = found.weights.nan_to_num().where(~triangle(), torch.zeros(())).max().item()
+        expect(
+            later < 0.03,
+            "the fused way sees what comes after: pass is_causal=True",  # it may compute in 16 bits
+            expected="weight 0 for what comes after",
+            got=later,
+        )
+
+
+@criterion("3.2")
+def fused_attention_scale(part):
+    """Also the fused way divides the scores by the square root of a head's size."""
+    for found in _fused(part):
+        axis, c = softmax_of(found)
+        expect(axis in (None, "row"), "the fused way's softmax is over the wrong axis: q, k, v must be [B, nh, T, hs]")
+        if axis:
+            expect_scale(c, "the fused way scales the scores wrongly: scaled_dot_product_attention does it by itself")
+
+
+@criterion("3.2")
+def fused_attention_has_no_dropout_in_evaluation(part):
+    """The fused way drops nothing in evaluation."""
+    exact = _fused(part)
+    for found in _fused(part, pdrop=0.5, passes=6):
+        same = torch.allclose(found.output.nan_to_num(), exact[0].output.nan_to_num(), atol=1e-5)
+        expect(same, "the fused way drops weights in evaluation mode as well: pass dropout_p=0 unless self.training")
+
+
+@criterion("3.2")
+def fused_attention_has_dropout(part):
+    """The fused way drops weights in training."""
+    passes = _fused(part, pdrop=0.5, training=True, passes=6)
+    if passes and not any(isinstance(m, torch.nn.Dropout) for m in build_attention(part, fused=True).modules()):
+        return
+    plain = build_attention(part, pdrop=0.5).train()
+    if torch.allclose(*(attend(plain).output.nan_to_num() for _ in range(2))):
+        return  # there is none at all, which has its own criterion
+    vary = any(not torch.allclose(passes[0].output.nan_to_num(), other.output.nan_to_num()) for other in passes[1:])
+    expect(vary or not passes, "the fused way has no dropout in training: pass dropout_p", given="attn_pdrop 0.5")

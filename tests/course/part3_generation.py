@@ -1,0 +1,125 @@
+"""GPT.generate: which logits it reads, and what it returns. The model's logits are set by hand."""
+
+from unittest.mock import patch
+
+import torch
+
+from course.aae_standins import on_fake_gpu, on_gpu
+from course.criterion import criterion, expect
+from course.gpt_probes import BLOCK, VOCAB, Markov, NoAttention, attempt, call_generate, config
+
+ALWAYS = 7  # the token that follows in the criteria on lengths
+PEAK = 60.0  # logits that leave no chance to another token
+
+
+def _always() -> torch.Tensor:
+    table = torch.zeros(VOCAB)
+    table[ALWAYS] = PEAK
+    return table
+
+
+def _surely(part) -> dict:
+    """Arguments with which the most probable token is taken: where greedy generation is wrong, which has a criterion of
+    its own, drawing does it too."""
+    out = Markov(part, _always())(torch.tensor([[1]]), 1)
+    return {"do_sample": ALWAYS not in out[0].tolist()}
+
+
+def _next(token: int) -> int:
+    return (3 * token + 5) % VOCAB
+
+
+def _successors() -> torch.Tensor:
+    table = torch.zeros(VOCAB, VOCAB)
+    for token in range(VOCAB):
+        table[token, _next(token)] = PEAK
+    return table
+
+
+@criterion("3.3")
+def generate_returns_the_prompt(part):
+    """What is returned begins with the prompt, once."""
+    prompt = torch.tensor([[1, 2, 3], [4, 5, 6]])
+    out = Markov(part, _always())(prompt, 2, **_surely(part))
+    rows = [[token for token in row if token != ALWAYS] for row in out.tolist()]
+    expect(
+        rows == prompt.tolist(),
+        "the prompt must be returned before the new tokens, once",
+        given="prompts [1, 2, 3] and [4, 5, 6], two new tokens 7",
+        expected="[1, 2, 3, 7, 7] and [4, 5, 6, 7, 7]",
+        got=str(out.tolist()),
+    )
+    tail = [row[len(row) - row.count(ALWAYS) :] for row in out.tolist()]
+    expect(all(set(row) == {ALWAYS} for row in tail), "new tokens must come after the prompt", got=str(out.tolist()))
+
+
+@criterion("3.3")
+def generate_adds_as_many_tokens_as_asked(part):
+    """max_new_tokens tokens are added."""
+    for count in (1, 3):
+        out = Markov(part, _always())(torch.tensor([[1], [4]]), count, **_surely(part))
+        new = [row.count(ALWAYS) for row in out.tolist()]
+        expect(
+            new == [count, count],
+            "generate adds another number of tokens than max_new_tokens",
+            given=f"max_new_tokens {count}",
+            expected=count,
+            got=new[0],
+        )
+
+
+@criterion("3.3")
+def generate_reads_the_last_position(part):
+    """The next token comes from the logits of the last position."""
+    prompt = torch.tensor([[0, 1, 2], [2, 0, 1]])
+    out = Markov(part, _successors())(prompt, 1, **_surely(part))
+    ok = all(_next(row[2].item()) in new for row, new in zip(prompt, out.tolist(), strict=True))
+    places = (
+        "first"
+        if all(_next(row[0].item()) in new for row, new in zip(prompt, out.tolist(), strict=True))
+        else "second last"
+    )
+    expect(
+        ok,
+        f"the next token comes from the logits of another position (the {places}?): take logits[:, -1, :]",
+        given="prompts of three tokens",
+        expected=[_next(2), _next(1)],
+        got=out[:, -1].tolist(),
+    )
+
+
+@criterion("3.3")
+def generate_crops_the_context(part):
+    """The model is asked about the last block_size tokens."""
+    prompt = torch.tensor([[0, 1, 2, 3, 4, 5, 6]])
+    model = Markov(part, _successors())
+    attempt(
+        lambda: model(prompt, 2),
+        "generate fails for prompts longer than block_size: crop the context to the last block_size tokens",
+        given=f"7 tokens, block_size {BLOCK}",
+    )
+    expect(
+        model.contexts and model.contexts[0].tolist() == prompt[:, -BLOCK:].tolist(),
+        "the context must be the last block_size tokens",
+        given=f"tokens 0 to 6, block_size {BLOCK}",
+        expected=str(prompt[0, -BLOCK:].tolist()),
+        got=str(model.contexts[0][0].tolist()) if model.contexts else None,
+    )
+    short = Markov(part, _successors())
+    short(prompt[:, :3], 1)
+    expect(
+        short.contexts[0].tolist() == prompt[:, :3].tolist(),
+        "the model must be asked about the whole prompt",
+        expected="[0, 1, 2]",
+        got=str(short.contexts[0][0].tolist()),
+    )
+
+
+@criterion("3.3")
+def generate_on_the_device_of_the_prompt(part):
+    """Generation makes its tensors on the model's device."""
+    hint = "generate makes a tensor on the CPU, whatever the model's device"
+    with on_fake_gpu(hint), patch.object(part.gpt, "CausalSelfAttention", NoAttention, create=True):
+        model = on_gpu(part.gpt.GPT(config(part)).eval())
+        for draw, top_k in ((True, 3), (False, None)):
+            call_generate(model, torch.zeros(2, 2, dtype=torch.long, device="cuda"), 1, do_sample=draw, top_k=top_k)

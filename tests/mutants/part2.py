@@ -1,0 +1,212 @@
+"""Mistakes in part 2, as students make them."""
+
+from mutant import Mutant
+from part2_ours import OURS
+
+GEN = "gen_loss = F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))"
+REAL = "loss_real = F.binary_cross_entropy_with_logits(logits_real, torch.ones_like(logits_real))"
+FAKE = "loss_fake = F.binary_cross_entropy_with_logits(logits_fake, torch.zeros_like(logits_fake))"
+RECON = "recon_loss = F.mse_loss(recon_x, x)"
+TOTAL = "ae_loss = lambda_ * recon_loss + (1 - lambda_) * gen_loss"
+ACCURACY = "accuracy = torch.cat([logits_real > 0, logits_fake < 0]).float().mean()"
+PRIOR = "z_real = torch.randn_like(z_fake)"
+DRAW = "z = torch.randn(batch_size, self.z_dim, device=self.device)"
+ZERO_AE = "        optimizer_ae.zero_grad()\n        ae_loss.backward()"
+ZERO_DISC = "        optimizer_disc.zero_grad()\n        disc_loss.backward()"
+DISC_STEP = "disc_loss, disc_dict = model.get_loss_discriminator(z_fake.detach())"
+OPT_AE = "params_ae = list(model.encoder.parameters()) + list(model.decoder.parameters())"
+OPT_DISC = "torch.optim.SGD(model.discriminator.parameters(), lr=args.d_lr)"
+
+
+def _edited(file: str, name: str, criterion: str, edits: tuple[tuple[str, str], ...]) -> Mutant:
+    both = {"template": [(file, old, new) for old, new in edits], "ours": OURS.get(name)}
+    return Mutant(name, criterion, {base: changes for base, changes in both.items() if changes})
+
+
+def _models(name: str, criterion: str, *edits: tuple[str, str]) -> Mutant:
+    return _edited("models.py", name, criterion, edits)
+
+
+def _train(name: str, criterion: str, *edits: tuple[str, str]) -> Mutant:
+    return _edited("train.py", name, criterion, edits)
+
+
+MUTANTS = [
+    _models("reconstruction_by_l1", "reconstruction_is_squared", (RECON, "recon_loss = F.l1_loss(recon_x, x)")),
+    _models(
+        "reconstruction_by_sum",
+        "reconstruction_is_a_mean",
+        (RECON, 'recon_loss = F.mse_loss(recon_x, x, reduction="sum")'),
+    ),
+    _models(
+        "lambda_swapped", "lambda_weighs_both", (TOTAL, "ae_loss = (1 - lambda_) * recon_loss + lambda_ * gen_loss")
+    ),
+    _models(
+        "lambda_on_reconstruction_alone", "lambda_weighs_both", (TOTAL, "ae_loss = lambda_ * recon_loss + gen_loss")
+    ),
+    _models(
+        "lambda_on_generator_alone", "lambda_weighs_both", (TOTAL, "ae_loss = recon_loss + (1 - lambda_) * gen_loss")
+    ),
+    _models(
+        "generator_target_fake",
+        "generator_wants_real",
+        (GEN, "gen_loss = F.binary_cross_entropy_with_logits(logits, torch.zeros_like(logits))"),
+    ),
+    _models(
+        "generator_never_asks",
+        "generator_asks_the_discriminator",
+        ("logits = self.discriminator(z_fake)\n", "logits = self.discriminator(torch.randn_like(z_fake))\n"),
+    ),
+    _models(
+        "generator_falls_when_it_should_rise",
+        "generator_wants_real",
+        (GEN, "gen_loss = -F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))"),
+    ),
+    _models(
+        "generator_sigmoid_twice",
+        "generator_is_cross_entropy",
+        (GEN, "gen_loss = F.binary_cross_entropy_with_logits(torch.sigmoid(logits), torch.ones_like(logits))"),
+    ),
+    _models(
+        "generator_summed",
+        "generator_is_cross_entropy",
+        (GEN, 'gen_loss = F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits), reduction="sum")'),
+    ),
+    _models(
+        "generator_on_detached_codes",
+        "generator_reaches_the_encoder",
+        ("logits = self.discriminator(z_fake)\n", "logits = self.discriminator(z_fake.detach())\n"),
+    ),
+    _models(
+        "logged_total_without_lambda", "autoencoder_log", ('"ae_loss": ae_loss}', '"ae_loss": recon_loss + gen_loss}')
+    ),
+    _models(
+        "roles_swapped",
+        "discriminator_roles",
+        (REAL, REAL.replace("ones", "zeros")),
+        (FAKE, FAKE.replace("zeros", "ones")),
+    ),
+    _models("codes_called_real", "discriminator_roles", (FAKE, FAKE.replace("zeros", "ones"))),
+    _models(
+        "discriminator_sigmoid_twice",
+        "discriminator_is_cross_entropy",
+        ("logits_real = self.discriminator(z_real)", "logits_real = self.discriminator(z_real).sigmoid()"),
+        ("logits_fake = self.discriminator(z_fake)", "logits_fake = self.discriminator(z_fake).sigmoid()"),
+        (ACCURACY, "accuracy = torch.cat([logits_real > 0.5, logits_fake < 0.5]).float().mean()"),
+    ),
+    _models(
+        "discriminator_ends_in_sigmoid",
+        "discriminator_logits",
+        ("nn.Linear(512, 1),\n", "nn.Linear(512, 1),\n            nn.Sigmoid(),\n"),
+    ),
+    _models(
+        "real_term_missing",
+        "discriminator_has_both_terms",
+        ("disc_loss = (loss_real + loss_fake) / 2", "disc_loss = loss_fake"),
+    ),
+    _models(
+        "fake_term_missing",
+        "discriminator_has_both_terms",
+        ("disc_loss = (loss_real + loss_fake) / 2", "disc_loss = loss_real"),
+    ),
+    _models(
+        "discriminator_loss_without_graph",
+        "discriminator_loss_reaches_its_weights",
+        ("disc_loss = (loss_real + loss_fake) / 2", "disc_loss = ((loss_real + loss_fake) / 2).detach()"),
+    ),
+    _models(
+        "logged_discriminator_loss_of_fakes", "discriminator_log", ('"disc_loss": disc_loss', '"disc_loss": loss_fake')
+    ),
+    _models("prior_uniform", "prior_is_normal", (PRIOR, "z_real = torch.rand_like(z_fake)")),
+    _models("prior_wide", "prior_is_normal", (PRIOR, "z_real = 2 * torch.randn_like(z_fake)")),
+    _models(
+        "prior_one_draw_for_the_batch",
+        "prior_has_the_shape_of_the_codes",
+        (PRIOR, "z_real = torch.randn(1, z_fake.shape[1], device=z_fake.device)"),
+    ),
+    _models(
+        "prior_always_64",
+        "prior_has_the_shape_of_the_codes",
+        (PRIOR, "z_real = torch.randn(64, self.z_dim, device=z_fake.device)"),
+    ),
+    _models("prior_on_the_cpu", "prior_on_the_device_of_the_codes", (PRIOR, "z_real = torch.randn(z_fake.shape)")),
+    _models(
+        "prior_by_distributions",
+        "aae_without_distributions",
+        (PRIOR, "z_real = torch.distributions.Normal(0.0, 1.0).sample(z_fake.shape).to(z_fake.device)"),
+    ),
+    _models(
+        "accuracy_of_probabilities_at_zero",
+        "accuracy_threshold",
+        (ACCURACY, "accuracy = torch.cat([logits_real.sigmoid() > 0, logits_fake.sigmoid() < 0]).float().mean()"),
+    ),
+    _models(
+        "accuracy_over_fakes_alone", "accuracy_counts_both", (ACCURACY, "accuracy = (logits_fake < 0).float().mean()")
+    ),
+    _models(
+        "accuracy_over_reals_alone", "accuracy_counts_both", (ACCURACY, "accuracy = (logits_real > 0).float().mean()")
+    ),
+    _models("decoder_without_tanh", "decoder_stays_in_range", ("            nn.Tanh(),\n", "")),
+    _models("decoder_with_sigmoid", "decoder_stays_in_range", ("nn.Tanh()", "nn.Sigmoid()")),
+    _models("decoder_of_32_pixels", "decoder_images", ("output_padding=0,", "output_padding=1,")),
+    _models(
+        "encoder_of_20_numbers",
+        "encoder_codes",
+        ("nn.Linear(2 * 16 * c_hid, z_dim),\n        )", "nn.Linear(2 * 16 * c_hid, 20),\n        )"),
+    ),
+    _models("forward_the_other_way_round", "model_reconstructs", ("return recon_x, z\n", "return z, recon_x\n")),
+    _models(
+        "sample_of_a_uniform",
+        "sample_decodes_the_prior",
+        (DRAW, "z = torch.rand(batch_size, self.z_dim, device=self.device)"),
+    ),
+    _models(
+        "sample_of_encoded_noise",
+        "sample_decodes_the_prior",
+        (DRAW, "z = self.encoder(torch.randn(batch_size, 1, 28, 28, device=self.device))"),
+    ),
+    _models(
+        "sample_on_the_cpu", "samples_on_the_device_of_the_model", (DRAW, "z = torch.randn(batch_size, self.z_dim)")
+    ),
+    _train(
+        "discriminator_changes_the_encoder",
+        "discriminator_leaves_the_encoder_alone",
+        (ZERO_AE, "        ae_loss.backward()"),
+        ("        optimizer_ae.step()\n", "        optimizer_ae.step()\n        optimizer_ae.zero_grad()\n"),
+        (DISC_STEP, DISC_STEP.replace("z_fake.detach()", "model.encoder(x)")),
+    ),
+    _train(
+        "autoencoder_zero_grad_missing", "autoencoder_gradients_are_cleared", (ZERO_AE, "        ae_loss.backward()")
+    ),
+    _train(
+        "discriminator_zero_grad_missing",
+        "discriminator_gradients_are_cleared",
+        (ZERO_DISC, "        disc_loss.backward()"),
+    ),
+    _train(
+        "zero_grad_once_for_both",
+        "generator_leaves_the_discriminator_alone",
+        (ZERO_DISC, "        disc_loss.backward()"),
+        (ZERO_AE, "        optimizer_disc.zero_grad()\n" + ZERO_AE),
+    ),
+    _train("discriminator_never_steps", "discriminator_learns", ("        optimizer_disc.step()\n", "")),
+    _train("autoencoder_never_steps", "autoencoder_learns", ("        optimizer_ae.step()\n", "")),
+    _train("lambda_not_handed_on", "lambda_is_handed_on", ("recon_x, z_fake, lambda_)", "recon_x, z_fake)")),
+    _train("autoencoder_optimizer_of_everything", "autoencoder_optimizer", (OPT_AE, "params_ae = model.parameters()")),
+    _train(
+        "autoencoder_optimizer_of_the_decoder",
+        "autoencoder_optimizer",
+        (OPT_AE, "params_ae = model.decoder.parameters()"),
+    ),
+    _train(
+        "discriminator_optimizer_of_everything",
+        "discriminator_optimizer",
+        (OPT_DISC, "torch.optim.SGD(model.parameters(), lr=args.d_lr)"),
+    ),
+    _train(
+        "discriminator_optimizer_of_the_encoder",
+        "discriminator_optimizer",
+        (OPT_DISC, "torch.optim.SGD(model.encoder.parameters(), lr=args.d_lr)"),
+    ),
+    _train("discriminator_optimizer_missing", "discriminator_optimizer", (OPT_DISC, "None")),
+]

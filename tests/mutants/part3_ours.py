@@ -1,0 +1,91 @@
+"""The mistakes of part3.py in this repository's solution: file, text, and what takes its place."""
+
+SCORES = "scores = (q / math.sqrt(q.size(-1))) @ k.transpose(-2, -1)"
+MASK = "scores = scores.masked_fill(~visible, -math.inf)"
+SOFTMAX = "weights = scores.softmax(dim=-1)"
+DROP = "            weights = self.attn_dropout(weights)  # (B, nh, T, S)\n"
+VALUES = "y = weights @ v"
+VISIBLE = "visible = self.mask[:, :, S - T : S, :S]"
+FUSED = "y = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=1 < T == S)"
+FUSED_DROPOUT = "dropout = self.attn_dropout.p if self.training else 0.0"
+LAST = "self.lm_head(x[:, -1])"
+CROP = "self._features(idx[:, -self.block_size :])"
+RETURN = "return idx.clone() if idx.size(1) == start else idx"
+FINISHED = "finished = torch.zeros(len(idx), dtype=torch.bool, device=idx.device)"
+LOOP = "for _ in range(max_new_tokens):"
+GREEDY = "if not do_sample or temperature == 0:"
+DIVIDED = "(logits - logits.amax(dim=-1, keepdim=True)) / temperature"
+K = "k = min(top_k or logits.size(-1), logits.size(-1))"
+PROBS = "probs = logits.softmax(dim=-1)"
+DRAW = "drawn = torch.multinomial(probs, num_samples=1, generator=generator)"
+
+
+def _gpt(*edits: tuple[str, str]) -> list[tuple[str, str, str]]:
+    return [("gpt.py", old, new) for old, new in edits]
+
+
+def _sampling(*edits: tuple[str, str]) -> list[tuple[str, str, str]]:
+    return [("sampling.py", old, new) for old, new in edits]
+
+
+OURS = {
+    "scale_missing": _gpt((SCORES, "scores = q @ k.transpose(-2, -1)")),
+    "scale_by_d": _gpt((SCORES, "scores = (q / q.size(-1)) @ k.transpose(-2, -1)")),
+    "scale_by_the_width": _gpt((SCORES, "scores = (q / math.sqrt(C)) @ k.transpose(-2, -1)")),
+    "scale_multiplied": _gpt((SCORES, SCORES.replace("/ math", "* math"))),
+    "scale_by_the_length": _gpt((SCORES, "scores = (q / math.sqrt(S)) @ k.transpose(-2, -1)")),
+    "softmax_missing": _gpt(
+        (MASK, "scores = scores * visible"), (SOFTMAX, "weights = scores / scores.abs().sum(-1, keepdim=True)")
+    ),
+    "masked_after_the_softmax": _gpt((MASK, "pass"), (SOFTMAX, SOFTMAX + ".masked_fill(~visible, 0)")),
+    "mask_missing": _gpt((MASK, "pass")),
+    "mask_on_the_wrong_triangle": _gpt((MASK, MASK.replace("~visible", "visible"))),
+    "mask_hides_the_position_itself": _gpt((MASK, MASK.replace("~visible", "torch.ones_like(visible).triu()"))),
+    "mask_shows_the_next_position": _gpt((MASK, MASK.replace("~visible", "torch.ones_like(visible).triu(2)"))),
+    "mask_fills_with_zero": _gpt((MASK, MASK.replace("-math.inf", "0.0"))),
+    "mask_fills_with_1e-9": _gpt((MASK, MASK.replace("-math.inf", "1e-9"))),
+    "mask_not_cut": _gpt((MASK, MASK.replace("visible", "self.mask"))),
+    "mask_finite": _gpt((MASK, MASK.replace("-math.inf", "-1e4"))),
+    "mask_on_the_cpu": _gpt((MASK, MASK.replace("~visible", "torch.ones(T, S).tril() == 0"))),
+    "softmax_over_the_queries": _gpt((SOFTMAX, "weights = scores.softmax(dim=-2)")),
+    "softmax_over_the_heads": _gpt((SOFTMAX, "weights = scores.softmax(dim=1)")),
+    "dropout_missing": _gpt((DROP, "")),
+    "dropout_on_the_output": _gpt((DROP, ""), (VALUES, "y = self.attn_dropout(weights @ v)")),
+    "dropout_on_the_scores": _gpt((DROP, ""), (SOFTMAX, "weights = self.attn_dropout(scores).softmax(dim=-1)")),
+    "dropout_on_the_values": _gpt((DROP, ""), (VALUES, "y = weights @ self.attn_dropout(v)")),
+    "dropout_in_evaluation": _gpt(
+        (DROP, DROP.replace("self.attn_dropout(weights)", "F.dropout(weights, self.attn_dropout.p)"))
+    ),
+    "fused_without_is_causal": _gpt((FUSED, FUSED.replace(", is_causal=1 < T == S", ""))),
+    "fused_drops_in_evaluation": _gpt((FUSED_DROPOUT, "dropout = self.attn_dropout.p")),
+    "fused_with_another_scale": _gpt((FUSED, FUSED[:-1] + ", scale=1.0)")),
+    "temperature_ignored": _sampling((DIVIDED, DIVIDED.replace(" / temperature", ""))),
+    "temperature_multiplied": _sampling((DIVIDED, DIVIDED.replace("/ temp", "* temp"))),
+    "temperature_after_the_softmax": _sampling(
+        (DIVIDED, DIVIDED.replace(" / temperature", "")), (PROBS, PROBS + " / temperature")
+    ),
+    "top_k_ignored": _sampling((K, "k = logits.size(-1)")),
+    "top_k_one_too_many": _sampling((K, "k = min((top_k or logits.size(-1)) + 1, logits.size(-1))")),
+    "top_k_one_too_few": _sampling((K, "k = min(top_k - 1 if top_k else logits.size(-1), logits.size(-1))")),
+    "top_k_shared_across_the_batch": _sampling(
+        (PROBS, PROBS + "\n    tokens = tokens if tokens is None else tokens[:1].expand_as(tokens)")
+    ),
+    "top_p_inverted": _sampling(("better < top_p", "better >= top_p")),
+    "top_p_ignored": _sampling(("better < top_p", "better < 1")),
+    "argmax_and_multinomial_exchanged": _sampling((GREEDY, "if do_sample:")),
+    "always_greedy": _sampling((GREEDY, "if True:")),
+    "always_drawn": _sampling((GREEDY, "if temperature == 0:")),
+    "least_probable_token": _sampling(("return logits.argmax(dim=-1)", "return logits.argmin(dim=-1)")),
+    "drawn_uniformly": _sampling((DRAW, DRAW.replace("(probs,", "((probs > 0).float(),"))),
+    "logits_of_the_first_position": _gpt((LAST, LAST.replace("-1", "0"))),
+    "logits_of_the_second_last_position": _gpt((LAST, LAST.replace("-1", "max(x.size(1) - 2, 0)"))),
+    "context_not_cropped": _gpt((CROP, "self._features(idx)")),
+    "context_cropped_at_the_wrong_end": _gpt((CROP, "self._features(idx[:, : self.block_size])")),
+    "prompt_not_returned": _gpt((RETURN, "return idx[:, start:]")),
+    "prompt_returned_twice": _gpt((RETURN, "return torch.cat([idx[:, :start], idx], dim=1)")),
+    "one_token_too_many": _gpt((LOOP, LOOP.replace("max_new_tokens", "max_new_tokens + 1"))),
+    "mixed_devices_in_generate": _gpt((FINISHED, FINISHED.replace(", device=idx.device", ""))),
+    "drawn_by_distributions": _sampling(
+        (DRAW, "drawn = torch.distributions.Categorical(probs=probs).sample()[:, None]")
+    ),
+}
