@@ -72,13 +72,13 @@ class CausalSelfAttention(nn.Module):
         if cache is not None:
             k, v = cache.append(k, v)  # (B, nh, S, hs), S >= T
         S = k.size(2)
-        visible = self.mask[:, :, S - T : S, :S]  # (1, 1, T, S), the queries are the last T of S positions
         if self.fused and not (self.training and self.attn_dropout.p > 0 and x.device.type == "cpu"):
             dropout = self.attn_dropout.p if self.training else 0.0
-            mask = visible if 1 < T < S else None  # a single query sees all S positions
-            y = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=1 < T == S)  # (B, nh, T, hs)
+            visible = self.mask[:, :, S - T : S, :S] if 1 < T < S else None  # a single query sees all S positions
+            y = F.scaled_dot_product_attention(q, k, v, visible, dropout, is_causal=1 < T == S)  # (B, nh, T, hs)
         else:
             scores = (q / math.sqrt(q.size(-1))) @ k.transpose(-2, -1)  # (B, nh, T, S)
+            visible = self.mask[:, :, S - T : S, :S]  # (1, 1, T, S), the queries are the last T of S positions
             scores = scores.masked_fill(~visible, -math.inf)  # (B, nh, T, S)
             weights = scores.softmax(dim=-1)  # (B, nh, T, S), rows sum to 1
             weights = self.attn_dropout(weights)  # (B, nh, T, S)
