@@ -293,9 +293,9 @@ def signals_handled_by(handler: Callable) -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL if old is None else old)
 
 
-def start(parse: Callable[[], argparse.Namespace]) -> argparse.Namespace:
+def start(parse: Callable = lambda: None) -> argparse.Namespace:
     """What a script does before it imports PyTorch: make its streams safe, end with a sentence if it is interrupted
-    during the imports, and parse its flags."""
+    during the imports, and return its parsed flags."""
     occupy_closed_descriptors()
     guard_streams()
     prog = os.path.basename(sys.argv[0])
