@@ -55,6 +55,11 @@ class RunLogger(TensorBoardLogger):
             self._experiment = EventWriter(self.log_dir)
         return self._experiment
 
+    def close(self) -> None:
+        """Close the file of events; the next event would open a new one."""
+        if self._experiment is not None:
+            self._experiment.close()
+
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         for tag, value in metrics.items():

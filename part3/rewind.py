@@ -31,7 +31,10 @@ def run_directory(trainer: pl.Trainer, record: RunRecord, settings: argparse.Nam
         trainer.logger.run_dir = run_dir
         if settings.saved:
             rewind(run_dir, trainer, record, settings)
-        yield
+        try:
+            yield
+        finally:
+            trainer.logger.close()
 
 
 def rewind(run_dir: Path, trainer: pl.Trainer, record: RunRecord, settings: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -93,8 +94,6 @@ def run(job: dict) -> int:
     sys.path.insert(0, str(REPOSITORY / job["part"]))
     sys.argv = [str(REPOSITORY / job["part"] / "train.py"), *job["argv"]]
     if job["max_bytes"]:
-        import resource
-
         resource.setrlimit(resource.RLIMIT_FSIZE, (job["max_bytes"], resource.RLIM_INFINITY))
     train = importlib.import_module("train")
     shrink(job["part"])
@@ -106,22 +105,17 @@ def shrink(part: str) -> None:
     """A few of the digits; means over windows of three steps instead of fifty."""
     if part == "part3":
         return
-    from torch.utils.data import DataLoader, Subset
-
-    import mnist
-
+    mnist, data = importlib.import_module("mnist"), importlib.import_module("torch.utils.data")
     if part == "part1":
         original = mnist._loaders
 
         def few(train, val, test, *rest):
-            train, val = Subset(train.dataset, train.indices[:120]), Subset(val.dataset, val.indices[:40])
+            train, val = data.Subset(train.dataset, train.indices[:120]), data.Subset(val.dataset, val.indices[:40])
             return original(train, val, mnist.ImageDataset(*test[:40]), *rest)
 
         mnist._loaders = few
         return
-    import utils
-
-    utils.TensorBoardLogger.__init__.__defaults__ = (3, None)
+    importlib.import_module("utils").TensorBoardLogger.__init__.__defaults__ = (3, None)
     original_digits = mnist.digits
 
     def few_digits(batch_size=64, num_workers=0, seed=None, test_batch_size=1000, pin_memory=False):
@@ -130,7 +124,7 @@ def shrink(part: str) -> None:
         )
         return (
             mnist._shuffled(train, batch_size, num_workers, seed, pin_memory),
-            DataLoader(test, batch_size=test_batch_size, collate_fn=mnist.identity_collate),
+            data.DataLoader(test, batch_size=test_batch_size, collate_fn=mnist.identity_collate),
         )
 
     mnist.digits = few_digits
@@ -138,11 +132,7 @@ def shrink(part: str) -> None:
 
 def count_moments(job: dict, trace: int) -> None:
     """Hook the functions that write, and the one that computes gradients."""
-    import torch
-    from torch.utils.tensorboard import SummaryWriter
-
-    import event_files
-
+    torch, event_files = importlib.import_module("torch"), importlib.import_module("event_files")
     moments = 0
 
     def moment(name: str) -> None:
@@ -168,7 +158,7 @@ def count_moments(job: dict, trace: int) -> None:
     hook(os, "replace", lambda source, target, **_: f"replacing {Path(target).name}")
     hook(event_files._EventFile, "add_event", lambda self, event: f"the event {tags_of(event)} {event.step}")
     hook(torch.Tensor, "backward", lambda *_: "a gradient")
-    hook(SummaryWriter, "add_embedding", lambda *_: "writing the projector's files")
+    hook(event_files.SummaryWriter, "add_embedding", lambda *_: "writing the projector's files")
     hook(Path, "unlink", lambda path: f"removing {path.name.split('.')[0] or 'a temporary file'}")
     if hasattr(sys.modules.get("callbacks"), "save_hparams_to_yaml"):
         hook(sys.modules["callbacks"], "save_hparams_to_yaml", lambda *_: "writing hparams.yaml")

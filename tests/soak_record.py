@@ -1,7 +1,7 @@
 """Figures of the slow tests, in report/results/soak.json.
 
 A test that passes under `make soak` leaves what it has survived there: `soak(kills_survived=1)`. Each test has its own
-entry, so that a part of the tests can be repeated alone; the totals are those of all entries.
+entry in `tests`, so that some of them can be repeated alone; above are the totals of all entries.
 """
 
 import datetime
@@ -39,7 +39,8 @@ def record(test: str, figures: dict) -> None:
         totals.update({name: value for name, value in entry.items() if name != "seed"})
     totals["seconds"] = round(totals["seconds"])
     content = {
-        "totals": dict(sorted(totals.items())),
+        **dict(sorted(totals.items())),
+        "seed": SEED,
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "tests": dict(sorted(tests.items())),
