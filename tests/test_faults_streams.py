@@ -19,7 +19,11 @@ TRAININGS = {
     "part3": ["--model_type", "gpt-nano", "--block_size", "13", "--train_batch_size", "5", "--max_steps", "6",
               "--val_every_n_steps", "2", "--generate_batch_size", "1"],
 }  # fmt: skip
-EPOCHS = {"part1": "checkpoints/last.ckpt", "part2": "checkpoints/model_checkpoint.pt", "part3": "checkpoints/last.ckpt"}
+EPOCHS = {
+    "part1": "checkpoints/last.ckpt",
+    "part2": "checkpoints/model_checkpoint.pt",
+    "part3": "checkpoints/last.ckpt",
+}
 
 
 @pytest.fixture(params=TRAININGS)

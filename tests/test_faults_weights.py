@@ -121,7 +121,7 @@ def test_a_hub_that_cannot_be_used_is_named_at_once_and_silently(part3, tmp_path
         start = time.monotonic()
         with caplog.at_level(logging.DEBUG, "huggingface_hub"):
             assert part3.generate.main(["--prompt", "a"]) == 2
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 15  # retries would take 23 s; the first import takes some
     huggingface_hub.close_session()
     error = capfd.readouterr().err
     assert error.count("\n") == 1 and ("Connection refused" if reason == "nobody listens" else reason) in error

@@ -226,6 +226,7 @@ def test_a_folder_named_like_a_model_does_not_shadow_it(part3, tmp_path, monkeyp
         return str(tmp_path / "hub" / filename)
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", from_the_hub)
+    monkeypatch.setattr(part3.hub, "_check_answers", lambda *file: None)
     monkeypatch.chdir(tmp_path)
 
     def is_published(place):
