@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler, Subset, random_split
 from torchvision import datasets
 
+from gpu import on_device
 from inputs import DATA_DIR, InputError, NoDataError, resolve_path
 
 NUM_VALUES = 16  # grey values of 4 bits
@@ -54,6 +55,15 @@ class ImageDataset(Dataset):
     def __init__(self, images: Tensor, labels: Tensor):
         self.images, self.labels = images, labels
 
+    @property
+    def nbytes(self) -> int:
+        """Memory that the images and labels take, in bytes."""
+        return self.images.nbytes + self.labels.nbytes
+
+    def to(self, device: torch.device) -> None:
+        """Move images and labels to a device; batches are there, too, then."""
+        self.images, self.labels = self.images.to(device), self.labels.to(device)
+
     def __len__(self) -> int:
         return len(self.images)
 
@@ -62,7 +72,7 @@ class ImageDataset(Dataset):
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         """A whole batch. DataLoader calls this method if a data set has it."""
-        return self[torch.as_tensor(indices)]
+        return self[on_device(torch.as_tensor(indices), self.images.device)]
 
 
 class EpochSampler(RandomSampler):

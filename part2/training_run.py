@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 import run_folder
 from evaluation import distances_to_prior, encode, evaluating, kolmogorov_smirnov
+from gpu import configure_gpu, keep_on_gpu
 from inputs import CHECKPOINT, InputError, NoDataError, resolve_strategy
 from mnist import load_data
 from models import AdversarialAE
@@ -87,7 +88,7 @@ def start_fabric(settings: argparse.Namespace) -> Fabric:
     """
     for name in ("lightning_fabric", "lightning.fabric", "lightning_utilities"):  # hints about unused hardware
         logging.getLogger(name).setLevel(logging.WARNING)
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    configure_gpu(settings.deterministic)
     num_gpus = 0 if settings.no_cuda else torch.cuda.device_count()
     available = num_gpus or os.cpu_count()
     if settings.devices != "auto" and int(settings.devices) > available:
@@ -121,13 +122,17 @@ def make_loaders(settings: argparse.Namespace, fabric: Fabric) -> tuple[DataLoad
     failed = None
     with fabric.rank_zero_first():
         try:
-            train_loader, test_loader = load_data(settings, pin_memory=fabric.device.type == "cuda")
+            train_loader, test_loader = load_data(
+                settings, pin_memory=fabric.device.type == "cuda" and settings.num_workers > 0
+            )
         except Exception as error:  # raised below, since the other processes wait until this one leaves the block
             failed = error
     if isinstance(failed, NoDataError):
         raise NoDataError(f"{failed}, or train on the built-in digits with --dataset digits") from failed
     if failed:
         raise failed
+    for loader in (train_loader, test_loader):
+        keep_on_gpu(loader.dataset, fabric.device, settings.num_workers)
     train_loader.sampler.share(fabric.global_rank, fabric.world_size)
     return train_loader, test_loader
 

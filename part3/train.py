@@ -6,7 +6,8 @@ from pathlib import Path
 
 if __name__ == "__main__":  # flags first, since importing PyTorch takes seconds
     sys.path.insert(0, str(Path(__file__).resolve().parent))  # for `python -m part3.train` and `python -P`
-    from inputs import parse_args
+    from gpu import compile_options, configure_gpu, keep_on_gpu
+from inputs import parse_args
 
     ARGS = parse_args()
 
@@ -22,11 +23,13 @@ from callbacks import StopAtNonFiniteLoss
 from dataset import Batches, TextDataset, train_loader, val_loader
 from generate import generate
 from gpt import GPT
+from gpu import compile_options, configure_gpu, keep_on_gpu
 from inputs import InputError, parse_args, resolve_settings, with_defaults
 from metrics import TokenMeansModule
 from run_folder import config_of, read_checkpoint
 from training_run import (
     configure_cpu,
+    gpu_backend,
     log_to_stdout,
     make_datasets,
     make_model,
@@ -118,11 +121,16 @@ class GPTLightningModule(TokenMeansModule):
         batches = Batches(len(self.train_dataset), self.config.train_batch_size, lambda: trainer.global_step,
                           min(left, self.config.val_every_n_steps), self.config.seed, trainer.global_rank,
                           world_size)  # fmt: skip
-        on_cuda = trainer.strategy.root_device.type == "cuda"
-        return train_loader(self.train_dataset, batches, self.config.num_workers, pin_memory=on_cuda)
+        device = trainer.strategy.root_device
+        resident = keep_on_gpu(self.train_dataset, device, self.config.num_workers)
+        return train_loader(self.train_dataset, batches, self.config.num_workers,
+                            pin_memory=device.type == "cuda" and not resident)  # fmt: skip
 
     def val_dataloader(self):
-        return [] if self.val_dataset is None else val_loader(self.val_dataset, self.config.train_batch_size)
+        if self.val_dataset is None:
+            return []
+        keep_on_gpu(self.val_dataset, self.trainer.strategy.root_device, num_workers=0)
+        return val_loader(self.val_dataset, self.config.train_batch_size)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["gpt_config"] = config_of(self.model)
@@ -163,6 +171,7 @@ def train(args: argparse.Namespace) -> dict[str, float]:
     configure_cpu()
     silence_lightning()
     settings = resolve_settings(args, read_checkpoint)
+    configure_gpu(settings.deterministic)
     seed_everything(settings.seed)
     text = read_text_of_run(settings)
     vocabulary = make_vocabulary(settings, text)
@@ -173,7 +182,7 @@ def train(args: argparse.Namespace) -> dict[str, float]:
     if settings.precision == "64-true":
         module.double()  # before the checkpoint is loaded, which would be rounded to float32 otherwise
     if settings.compile:
-        module.model.compile()
+        module.model.compile(**compile_options(gpu_backend(settings.accelerator)))
     with resumable(trainer, settings):
         trainer.fit(module, ckpt_path=settings.checkpoint, weights_only=True)
         if trainer.is_global_zero:
