@@ -6,8 +6,7 @@ from pathlib import Path
 
 if __name__ == "__main__":  # flags first, since importing PyTorch takes seconds
     sys.path.insert(0, str(Path(__file__).resolve().parent))  # for `python -m part3.train` and `python -P`
-    from gpu import compile_options, configure_gpu, keep_on_gpu
-from inputs import parse_args
+    from inputs import parse_args
 
     ARGS = parse_args()
 
