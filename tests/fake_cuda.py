@@ -3,6 +3,7 @@
 import contextlib
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from torch._subclasses import FakeTensorMode
@@ -16,8 +17,18 @@ def fake_cuda():
     with pytest.MonkeyPatch.context() as patch, FakeTensorMode(allow_non_fake_inputs=True):
         patch.setattr(torch.Tensor, "pin_memory", lambda self: self)  # which FakeTensorMode does not know
         patch.setattr(torch.Tensor, "item", lambda self: 0.5)  # there are no values to read
+        patch.setattr(torch.Tensor, "numpy", lambda self: np.full(self.shape, 0.5))
         patch.setattr(torch.Tensor, "__bool__", lambda self: False)
         yield
+
+
+def on_cuda(build):
+    """The module that `build()` makes, with weights and buffers on a fake CUDA device."""
+    with torch.device("cuda"):
+        module = build()
+    for child in module.modules():
+        child._buffers.update({name: buffer.cuda() for name, buffer in child._buffers.items()})
+    return module
 
 
 @contextlib.contextmanager

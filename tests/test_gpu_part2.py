@@ -3,13 +3,15 @@
 import pytest
 import torch
 
-from fake_cuda import fake_cuda
+from fake_cuda import fake_cuda, on_cuda
 
 
 @pytest.mark.parametrize("encoder", ["deterministic", "gaussian", "universal"])
 def test_all_paths_stay_on_the_device(part2, encoder):
+    for name in ("models", "mnist", "evaluation", "pictures"):
+        getattr(part2, name)  # imported with real tensors
     with fake_cuda(), torch.no_grad():
-        model = part2.models.AdversarialAE(2, encoder).cuda()
+        model = on_cuda(lambda: part2.models.AdversarialAE(2, encoder))
         data = part2.mnist.ImageDataset(torch.zeros(6, 1, 28, 28, dtype=torch.uint8), torch.zeros(6, dtype=torch.long))
         data.to(torch.device("cuda"))
         loader = torch.utils.data.DataLoader(data, batch_size=3, collate_fn=part2.mnist.identity_collate)
