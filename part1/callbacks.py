@@ -3,6 +3,8 @@
 import argparse
 import csv
 import logging
+import signal
+import threading
 import time
 from pathlib import Path
 
@@ -11,11 +13,13 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.core.saving import save_hparams_to_yaml
 from pytorch_lightning.utilities.seed import isolate_rng
-from torchvision.utils import save_image
 
+from cli import raise_if_stopped
 from inputs import NotFiniteError
-from pictures import sample_grid
-from run_folder import atomic_write, devices_of, recorded_flags, time_left
+from pictures import sample_grid, write_picture
+from processes import StopRequest
+from run_files import CHECKPOINT_FORMAT, atomic_write
+from run_folder import devices_of, recorded_flags, time_left
 
 log = logging.getLogger("part1")
 
@@ -61,7 +65,7 @@ class GenerateCallback(pl.Callback):
             return
         trainer.logger.experiment.add_image("Samples", grid, global_step=epoch)
         if self.save_to_disk:
-            save_image(grid, Path(trainer.logger.log_dir, f"epoch_{epoch}_samples.png"))
+            write_picture(Path(trainer.logger.log_dir, f"epoch_{epoch}_samples.png"), grid)
 
 
 class SeedEveryEpoch(pl.Callback):
@@ -147,8 +151,40 @@ class StopAtNonFiniteLoss(pl.Callback):
         )
 
 
+class StopWhenWarned(pl.Callback):
+    """Ends a training, in all processes together, after the epoch in which SIGUSR1 came, SLURM's warning before the
+    time is over. Signals keep the handlers that they had before Lightning set its own.
+
+    Args:
+        request: knows whether SIGUSR1 has come.
+    """
+
+    def __init__(self, request: StopRequest):
+        self.request, self.sigterm = request, signal.getsignal(signal.SIGTERM)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module) -> None:
+        if callable(self.sigterm) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self.sigterm)
+
+    on_test_start = on_train_start
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module) -> None:
+        """The checkpoint of the epoch before is written by now."""
+        if trainer.current_epoch:
+            self.request.stop_if_asked(trainer.strategy.root_device)
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx: int) -> None:
+        raise_if_stopped()
+
+
 class BestAndLast(ModelCheckpoint):
-    """Keeps `best.ckpt`, the epoch with the lowest validation bpd, and `last.ckpt`."""
+    """Keeps `best.ckpt`, the epoch with the lowest validation bpd, and `last.ckpt`.
+
+    Attributes:
+        best_so_far: validation bpd of `best.ckpt`, where it is not what the checkpoint to resume says.
+    """
+
+    best_so_far: float | None = None
 
     def __init__(self):
         super().__init__(
@@ -169,6 +205,9 @@ class BestAndLast(ModelCheckpoint):
         state["best_k_models"] = {
             str(directory / Path(path).name): score for path, score in state["best_k_models"].items()
         }
+        if self.best_so_far is not None:
+            best = torch.tensor(self.best_so_far)
+            state.update(best_model_score=best, kth_value=best, best_k_models={state["best_model_path"]: best})
         super().load_state_dict(state)
 
 
@@ -195,13 +234,12 @@ class RunRecord(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module) -> None:
         if not trainer.is_global_zero:
             return
-        run_dir = Path(trainer.logger.log_dir)
-        (run_dir / "summary.json").unlink(missing_ok=True)  # the run is not complete any more
-        trainer.logger.experiment.add_custom_scalars(
-            {"bits per dimension": {"training and validation": ["Multiline", ["train_bpd", "val_bpd"]]}}
-        )
+        if not self.rows:  # a resumed run has it
+            trainer.logger.experiment.add_custom_scalars(
+                {"bits per dimension": {"training and validation": ["Multiline", ["train_bpd", "val_bpd"]]}}
+            )
         log.info("%s parameters; on %s; run directory: %s", f"{sum(p.numel() for p in pl_module.parameters()):,}",
-                 devices_of(trainer), run_dir)  # fmt: skip
+                 devices_of(trainer), trainer.logger.log_dir)  # fmt: skip
 
     def on_train_epoch_start(self, trainer, pl_module) -> None:
         self._start = time.perf_counter()
@@ -215,19 +253,24 @@ class RunRecord(pl.Callback):
         if not trainer.is_global_zero:
             return
         trainer.logger.experiment.add_scalar("epoch_seconds", self.seconds[-1], trainer.current_epoch + 1)
-        atomic_write(Path(trainer.logger.log_dir, "metrics.csv"), self._csv)
+        self.write_metrics(Path(trainer.logger.log_dir))
         if not self.quiet:
             log.info("epoch %d/%d: train %.4f, val %.4f bpd, %.1f s, about %s left", trainer.current_epoch + 1,
                      trainer.max_epochs, metrics["train_bpd"], metrics["val_bpd"], self.seconds[-1],
                      time_left(self.seconds, trainer.max_epochs))  # fmt: skip
 
-    def _csv(self, file) -> None:
-        writer = csv.DictWriter(file, fieldnames=list(self.rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
+    def write_metrics(self, run_dir: Path) -> None:
+        """Write `metrics.csv`."""
+
+        def write(file) -> None:
+            writer = csv.DictWriter(file, fieldnames=list(self.rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+        atomic_write(run_dir / "metrics.csv", write)
 
     def on_save_checkpoint(self, trainer, pl_module, checkpoint: dict) -> None:
-        checkpoint["flags"] = self.flags
+        checkpoint["flags"], checkpoint["format"] = self.flags, CHECKPOINT_FORMAT
 
     def state_dict(self) -> dict:
         return {"rows": self.rows, "seconds": self.seconds}

@@ -8,15 +8,16 @@ from pathlib import Path
 
 if __name__ == "__main__":  # flags first, since importing PyTorch takes seconds
     sys.path.insert(0, str(Path(__file__).resolve().parent))  # for `python -m part1.generate` and `python -P`
+    from cli import start
     from inputs import parse_generate_args
 
-    ARGS = parse_generate_args()
+    ARGS = start(parse_generate_args)
 
 import argparse
 
 import torch
-from torchvision.utils import save_image
 
+from cli import run_command
 from inputs import (
     LOG_DIR,
     PICTURES,
@@ -29,7 +30,9 @@ from inputs import (
     run_dir_of,
 )
 from mnist import load_data
-from pictures import interpolation_grid, reconstruction_grid, sample_grid
+from pictures import interpolation_grid, reconstruction_grid, sample_grid, write_picture
+from processes import explained_failures
+from run_files import naming_failed_writes
 from train_pl import load_vae
 from utils import visualize_manifold
 
@@ -79,13 +82,13 @@ def generate(args: argparse.Namespace) -> list[Path]:
         output_dir = resolve_path(args.output_dir)
     else:
         output_dir = run_dir_of(path, "--checkpoint, or a directory for the pictures to --output_dir") / "generated"
-    ensure_writable(output_dir, "--output_dir")
+    ensure_writable(output_dir, "--output_dir", keep=False)
     vae.to("cuda" if torch.cuda.is_available() else "cpu")
 
     images = labels = None
     if needs_data:
         flags = {**checkpoint["flags"], "num_workers": 0}
-        flags["data_dir"] = args.data_dir or flags["data_dir"]
+        flags["data_dir"] = str(resolve_path(args.data_dir)) if args.data_dir else flags["data_dir"]
         images, labels = load_data(argparse.Namespace(**flags))[2].dataset[:]
 
     draw = {
@@ -95,11 +98,20 @@ def generate(args: argparse.Namespace) -> list[Path]:
         "manifold": lambda: visualize_manifold(vae.decoder, grid_size=20),
     }
     torch.manual_seed(args.seed)
+    output_dir.mkdir(parents=True, exist_ok=True)
     paths = []
     for name in wanted:
         paths.append(output_dir / f"{name}.png")
-        save_image(draw[name](), paths[-1])
+        with naming_failed_writes(output_dir):
+            write_picture(paths[-1], draw[name]())
     return paths
+
+
+def print_paths(args: argparse.Namespace) -> None:
+    """Draw the pictures, and print the paths of their files."""
+    with explained_failures(lower="--num_samples or --steps"):
+        for path in generate(args):
+            print(path)
 
 
 def main(argv: list[str] | argparse.Namespace | None = None) -> int:
@@ -112,15 +124,7 @@ def main(argv: list[str] | argparse.Namespace | None = None) -> int:
         The exit code: 0; 2 after one sentence about input that cannot be used; 130 after an interruption.
     """
     args = argv if isinstance(argv, argparse.Namespace) else parse_generate_args(argv)
-    try:
-        for path in generate(args):
-            print(path)
-    except InputError as error:
-        print(f"generate.py: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return run_command(print_paths, args, "generate.py")
 
 
 if __name__ == "__main__":

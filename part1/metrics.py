@@ -69,7 +69,10 @@ class EpochMeansModule(pl.LightningModule):
     def _log_means(self, mode: str, epoch: int) -> None:
         means = getattr(self, f"{mode}_means").compute()
         metrics = {f"{mode}_{name}": mean for name, mean in zip(LOSSES, means, strict=True)}
+        logged_here = mode == "train"  # Lightning would log them after the checkpoint that counts this epoch
+        if logged_here and self.logger is not None:
+            self.logger.log_metrics({name: mean.item() for name, mean in metrics.items()}, step=epoch)
         metrics["step"] = float(epoch)  # Lightning takes the entry `step` as the place on the horizontal axis
         for name, value in metrics.items():
-            in_bar = name.endswith("_bpd")
-            self.log(name, value, on_step=False, on_epoch=True, sync_dist=True, batch_size=1, prog_bar=in_bar)
+            self.log(name, value, on_step=False, on_epoch=True, sync_dist=True, batch_size=1,
+                     prog_bar=name.endswith("_bpd"), logger=not logged_here)  # fmt: skip

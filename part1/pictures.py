@@ -1,10 +1,13 @@
 """Pictures of a VAE: grids of images, the bpd curve, and the codes in the latent plane."""
 
+from pathlib import Path
+
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
-from torchvision.utils import make_grid
+from torchvision.utils import make_grid, save_image
 
+from run_files import atomic_write
 from utils import mean_intensity
 
 # Colours of the digits 0 .. 9, chosen to be told apart by colour-blind readers.
@@ -106,3 +109,15 @@ def plot_codes(codes: Tensor, labels: Tensor) -> Figure:
     axes.invert_yaxis()
     axes.legend(title="digit", markerscale=4, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
+
+
+def write_picture(path: Path, picture: Tensor | Figure) -> None:
+    """Write a PNG file, in one step: an image [C, H, W] with values in [0, 1], or a figure."""
+
+    def write(file) -> None:
+        if isinstance(picture, Figure):
+            picture.savefig(file, format="png", dpi=150)
+        else:
+            save_image(picture, file, format="png")
+
+    atomic_write(path, write, mode="wb")

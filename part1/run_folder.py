@@ -8,47 +8,19 @@ import shlex
 import statistics
 import subprocess
 import sys
-import uuid
 from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from inputs import HERE, InputError, flags_to_repeat
+from run_files import atomic_write, read_verified_checkpoint
 
+RECORD = "RunRecord"  # the callback whose rows and seconds a checkpoint holds
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "numpy")
 NOT_RECORDED = ("given", "resume", "checkpoint", "saved", "run_dir")  # settings that describe one start of a run
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Replaces a checkpoint in one step. Lightning's own plugin writes it into the directory for temporary files first
-    and copies it from there, which takes more than one step where that is another file system."""
-
-    def save_checkpoint(self, checkpoint: dict, path: str, storage_options=None) -> None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(Path(path), lambda file: torch.save(checkpoint, file), mode="wb")
-
-
-def atomic_write(path: Path, write, mode: str = "w") -> None:
-    """Replace a file in one step: after an interruption it has its old or its new content, never a part.
-
-    Args:
-        path: the file.
-        write: function that is called with the open temporary file.
-        mode: "w" for text, "wb" for bytes.
-    """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # unique, since other machines may write this file
-    newline, encoding = (None, None) if "b" in mode else ("", "utf-8")
-    try:
-        with open(temporary, mode, newline=newline, encoding=encoding) as file:
-            write(file)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def recorded_flags(args: argparse.Namespace) -> dict:
@@ -95,22 +67,11 @@ def read_checkpoint(path: Path) -> dict:
     Raises:
         InputError: the file cannot be read, or part 1's training did not write it.
     """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch reports damage in many ways: zip, pickle, EOF and runtime errors
-        raise InputError(f"{path} is damaged or no checkpoint: choose another one, or train again") from error
-    wanted = ("state_dict", "hyper_parameters", "flags", "epoch")
-    if not isinstance(checkpoint, dict) or any(key not in checkpoint for key in wanted):
+    wanted = ("state_dict", "optimizer_states", "hyper_parameters", "flags", "epoch", "global_step", "callbacks")
+    checkpoint = read_verified_checkpoint(path, wanted, kind="VAE", part="part 1")
+    if RECORD not in checkpoint["callbacks"]:
         raise InputError(f"{path} is not a checkpoint of this VAE: choose one that part 1 wrote")
     return checkpoint
-
-
-def logger_location(settings: argparse.Namespace) -> dict:
-    """Lightning's logger arguments for the directory of the resumed run, or for a new one in `log_dir`."""
-    if settings.run_dir is None:
-        return {"save_dir": settings.log_dir}
-    run_dir = settings.run_dir
-    return {"save_dir": run_dir.parent.parent, "name": run_dir.parent.name, "version": run_dir.name}
 
 
 def resume_hint(run_dir: Path, settings: argparse.Namespace) -> str:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 if __name__ == "__main__":  # flags first, since importing PyTorch takes seconds
     sys.path.insert(0, str(Path(__file__).resolve().parent))  # for `python -m part1.train` and `python -P`
+    from cli import start
     from inputs import parse_args
 
-    ARGS = parse_args()
+    ARGS = start(parse_args)
 
 from train_pl import main
 

@@ -5,25 +5,29 @@ from pathlib import Path
 
 if __name__ == "__main__":  # flags first, since importing PyTorch takes seconds
     sys.path.insert(0, str(Path(__file__).resolve().parent))  # for `python -m part1.train_pl` and `python -P`
+    from cli import start
     from inputs import parse_args
 
-    ARGS = parse_args()
+    ARGS = start(parse_args)
 
 import argparse
-import os
 
 import torch
 from torch import Tensor
 
 from callbacks import GenerateCallback as GenerateCallback  # the course imports it from here
+from cli import run_command
 from cnn_encoder_decoder import CNNDecoder, CNNEncoder
 from gpu import compile_options, configure_gpu
 from inputs import InputError, parse_args, resolve_settings
 from metrics import EpochMeansModule
+from processes import check_compiler, explained_failures
+from rewind import run_directory
 from run_folder import read_checkpoint
 from training_run import (
     configure_cpu,
     gpu_backend,
+    join_processes,
     log_to_stdout,
     make_loaders,
     make_trainer,
@@ -127,13 +131,19 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
 
     Raises:
         InputError: a flag, the data, the run to resume or the log directory cannot be used, or the loss is not finite.
-        KeyboardInterrupt: the training was interrupted; a message has told how to resume it.
-        SystemExit: the training got SIGTERM; the same message.
+        KeyboardInterrupt, SystemExit: a signal has ended the training; a message has told how to resume it.
     """
     log_to_stdout()
     configure_cpu()
     silence_lightning()
     settings = resolve_settings(args, read_checkpoint=lambda path: load_vae(path)[1])
+    check_compiler(settings)
+    with explained_failures(lower="--batch_size, --num_filters or --z_dim"):
+        return _train(settings)
+
+
+def _train(settings: argparse.Namespace) -> list[dict[str, float]]:
+    processes = join_processes(settings)
     train_loader, val_loader, test_loader = make_loaders(settings)
     configure_gpu(settings.deterministic)
     seed_everything(settings.seed)
@@ -142,8 +152,8 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
         vae.double()  # before the checkpoint is loaded, which would be rounded to float32 otherwise
     if settings.compile:
         vae.compile(**compile_options(gpu_backend(settings.accelerator)))
-    trainer, record = make_trainer(settings)
-    with resumable(trainer, settings):
+    trainer, record = make_trainer(settings, processes)
+    with run_directory(trainer, record, settings), resumable(trainer, settings):
         trainer.fit(vae, train_loader, val_loader, ckpt_path=settings.checkpoint, weights_only=True)
         best, saved = load_vae(Path(trainer.checkpoint_callback.best_model_path))
         if settings.compile:
@@ -162,21 +172,11 @@ def main(argv: list[str] | argparse.Namespace | None = None) -> int:
         argv: its words, or the parsed flags; None: those of this process.
 
     Returns:
-        The exit code: 0; 2 after one sentence about input that cannot be used; 130 after an interruption; 143 after
-        SIGTERM.
+        The exit code: 0; 2 after one sentence about input that cannot be used; 130, 143 or 138 after SIGINT, SIGTERM or
+        SIGUSR1.
     """
     args = argv if isinstance(argv, argparse.Namespace) else parse_args(argv)
-    try:
-        train_vae(args)
-    except InputError as error:
-        if os.environ.get("LOCAL_RANK", os.environ.get("SLURM_PROCID", "0")) == "0":  # once, not from each process
-            print(f"train.py: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    except SystemExit as stop:  # Lightning exits with a code after Ctrl-C, without one after SIGTERM
-        return 130 if stop.code else 143
-    return 0
+    return run_command(train_vae, args, "train.py")
 
 
 if __name__ == "__main__":

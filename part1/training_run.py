@@ -15,19 +15,27 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from pytorch_lightning.callbacks import EMAWeightAveraging
-from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch.utils.data import DataLoader
-from torchvision.utils import save_image
 
-from callbacks import BestAndLast, EpochBar, GenerateCallback, RunRecord, SeedEveryEpoch, StopAtNonFiniteLoss
+from callbacks import (
+    BestAndLast,
+    EpochBar,
+    GenerateCallback,
+    RunRecord,
+    SeedEveryEpoch,
+    StopAtNonFiniteLoss,
+    StopWhenWarned,
+)
 from evaluation import encode, importance_weighted_bound
 from gpu import keep_on_gpu
-from inputs import InputError, NoDataError
+from inputs import RUNS, InputError, NoDataError
+from lightning_files import AtomicCheckpointIO, RunLogger
 from mnist import Loaders, load_data
-from pictures import plot_bpd_curve, plot_codes
-from run_folder import AtomicCheckpointIO, logger_location, resume_hint, write_summary
+from pictures import plot_bpd_curve, plot_codes, write_picture
+from processes import Processes, StopRequest, count_devices, find_processes
+from run_folder import resume_hint, write_summary
 from utils import elbo_to_bpd, visualize_manifold
 
 PROJECTED = 1000  # test images in TensorBoard's projector; all 10,000 would take 0.7 GB and load slowly
@@ -114,13 +122,14 @@ def seed_everything(seed: int) -> None:
     pl.seed_everything(seed, workers=True, verbose=False)
 
 
-def make_trainer(settings: argparse.Namespace) -> tuple[pl.Trainer, RunRecord]:
+def make_trainer(settings: argparse.Namespace, processes: Processes | None = None) -> tuple[pl.Trainer, RunRecord]:
     """The trainer, and the callback that keeps the run's record. Both write into one run directory.
 
     Raises:
         InputError: the devices, the strategy or the number format are not available on this machine.
     """
-    check_devices(settings)
+    processes = processes or join_processes(settings)
+    processes.start(count_devices(settings.devices, num_gpus(settings)))
     bar = show_progress(settings.progress_bar)
     record = RunRecord(settings, quiet=bar)
     callbacks = [
@@ -129,6 +138,7 @@ def make_trainer(settings: argparse.Namespace) -> tuple[pl.Trainer, RunRecord]:
         GenerateCallback(save_to_disk=True),
         record,
         BestAndLast(),
+        StopWhenWarned(StopRequest()),
     ]
     if settings.ema:
         # Lightning copies the weights before it moves them to the GPU, so it has to be told where the average belongs.
@@ -143,8 +153,9 @@ def make_trainer(settings: argparse.Namespace) -> tuple[pl.Trainer, RunRecord]:
             strategy=settings.strategy,
             precision=settings.precision,
             max_epochs=settings.epochs,
-            logger=TensorBoardLogger(**logger_location(settings), default_hp_metric=False),
-            plugins=[AtomicCheckpointIO()],
+            logger=RunLogger(Path(settings.log_dir, RUNS)),
+            plugins=[AtomicCheckpointIO(), processes],
+            default_root_dir=os.devnull,  # from another one, Lightning would load any hpc_ckpt_*.ckpt
             callbacks=callbacks,
             enable_progress_bar=bar,
             enable_model_summary=False,
@@ -160,13 +171,27 @@ def make_trainer(settings: argparse.Namespace) -> tuple[pl.Trainer, RunRecord]:
     return trainer, record
 
 
-def check_devices(settings: argparse.Namespace) -> None:
-    """Raises InputError if the flags ask for more devices than there are, or for a GPU where there is none."""
-    available = (0 if settings.accelerator == "cpu" else torch.cuda.device_count()) or os.cpu_count()
+def join_processes(settings: argparse.Namespace) -> Processes:
+    """The processes of the training.
+
+    Raises:
+        InputError: the flags ask for more devices than there are, for a GPU where there is none, or for other processes
+            than there are.
+    """
+    if settings.accelerator == "gpu" and not gpu_backend("gpu"):
+        if "accelerator" in settings.given:
+            raise InputError("--accelerator gpu: PyTorch finds no GPU here: leave the flag out to train on the CPU")
+        raise InputError("the run to --resume was started with --accelerator gpu, and PyTorch finds no GPU here: give "
+                         "--accelerator cpu to continue it on the CPU")  # fmt: skip
+    available = num_gpus(settings) or os.cpu_count()
     if settings.devices != "auto" and int(settings.devices) > available:
         raise InputError(f"--devices is {settings.devices}, but this machine has {available}: give at most so many")
-    if settings.accelerator == "gpu" and not gpu_backend("gpu"):
-        raise InputError("--accelerator gpu: PyTorch finds no GPU here: leave the flag out to train on the CPU")
+    return find_processes(count_devices(settings.devices, num_gpus(settings)), settings.num_nodes)
+
+
+def num_gpus(settings: argparse.Namespace) -> int:
+    """GPUs that the training may use."""
+    return 0 if settings.accelerator == "cpu" else torch.cuda.device_count()
 
 
 @contextlib.contextmanager
@@ -175,16 +200,19 @@ def resumable(trainer: pl.Trainer, settings: argparse.Namespace):
 
     Raises:
         KeyboardInterrupt: it was interrupted; Lightning itself raises SystemExit with a code then.
-        SystemExit: it got SIGTERM.
+        SystemExit: another signal has ended it.
     """
+    request = next(callback.request for callback in trainer.callbacks if isinstance(callback, StopWhenWarned))
     try:
-        yield
+        with request:
+            yield
     except (KeyboardInterrupt, SystemExit) as stop:
         if trainer.is_global_zero:
             log.info("\n%s", resume_hint(Path(trainer.logger.log_dir), settings))
-        if isinstance(stop, SystemExit) and not stop.code:  # SIGTERM
-            raise
-        raise KeyboardInterrupt from stop
+        if isinstance(stop, SystemExit) and stop.code == 1:  # Lightning's exit code after a KeyboardInterrupt
+            stop = KeyboardInterrupt()
+        stop.explained = True
+        raise stop
 
 
 # ------------------------------------------------------------------------------------------------------------- results
@@ -222,11 +250,11 @@ def write_results(
     figures = {"bpd_curve": plot_bpd_curve(record.rows, results["test_bpd"])}
     if settings.z_dim == 2:
         manifold = visualize_manifold(vae.decoder, grid_size=20)
-        save_image(manifold, run_dir / "vae_manifold.png")
+        write_picture(run_dir / "vae_manifold.png", manifold)
         board.add_image("Manifold", manifold, global_step=epoch)
         figures["codes"] = plot_codes(codes, labels)
     for name, figure in figures.items():
-        figure.savefig(run_dir / f"{name}.png", dpi=150)
+        write_picture(run_dir / f"{name}.png", figure)
         board.add_figure(name, figure, global_step=epoch)
     write_summary(run_dir, settings, trainer, record, best_epoch, results)
     board.flush()

@@ -10,16 +10,17 @@ from pathlib import Path
 if __name__ == "__main__":
     # Flags come first, since importing PyTorch takes seconds. `python -m` and `python -P` need the path.
     sys.path.insert(0, str(Path(__file__).resolve().parent))
+    from cli import start
     from inputs import parse_generate_args
 
-    ARGS = parse_generate_args()
+    ARGS = start(parse_generate_args)
 
 import argparse
 
 import torch
 from torch import Tensor
-from torchvision.utils import save_image
 
+from cli import run_command
 from evaluation import evaluating
 from inputs import (
     LOG_DIR,
@@ -33,7 +34,9 @@ from inputs import (
     run_dir_of,
 )
 from mnist import load_test_images
-from pictures import interpolation_grid, manifold_grid, reconstruction_grid, sample_grid
+from pictures import interpolation_grid, manifold_grid, reconstruction_grid, sample_grid, write_picture
+from processes import explained_failures
+from run_files import naming_failed_writes
 from run_folder import load_aae
 
 NEED_DATA = {"reconstructions", "interpolations"}
@@ -88,10 +91,10 @@ def generate(args: argparse.Namespace) -> list[Path]:
         output_dir = resolve_path(args.output_dir)
     else:
         output_dir = run_dir_of(path, "--checkpoint, or a place for the pictures to --output_dir") / "generated"
-    ensure_writable(output_dir, "--output_dir")
+    ensure_writable(output_dir, "--output_dir", keep=False)
     images = labels = None
     if needs_data:
-        data_dir = args.data_dir or checkpoint["flags"]["data_dir"]
+        data_dir = str(resolve_path(args.data_dir)) if args.data_dir else checkpoint["flags"]["data_dir"]
         images, labels = load_test_images(argparse.Namespace(**{**checkpoint["flags"], "data_dir": data_dir}))
 
     model.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -101,10 +104,11 @@ def generate(args: argparse.Namespace) -> list[Path]:
         "interpolations": lambda: interpolation_grid(model, images, labels, tuple(args.digits), args.steps),
         "manifold": lambda: manifold_grid(model.decoder),
     }
+    output_dir.mkdir(parents=True, exist_ok=True)
     paths = []
     for name in wanted:
-        with evaluating(model, args.seed):
-            save_image(drawings[name](), output_dir / f"{name}.png")
+        with evaluating(model, args.seed), naming_failed_writes(output_dir):
+            write_picture(output_dir / f"{name}.png", drawings[name]())
         paths.append(output_dir / f"{name}.png")
     return paths
 
@@ -115,19 +119,19 @@ def three_of_each_digit(images: Tensor, labels: Tensor) -> Tensor:
     return chosen.flatten(end_dim=1)
 
 
-def main(args: argparse.Namespace | list[str] | None = None) -> int:
-    """Run the command line, parsed or not. Returns the exit code: 0, or 2 after one sentence about bad input."""
-    try:
-        if not isinstance(args, argparse.Namespace):
-            args = build_generate_parser().parse_args(args)
+def print_paths(args: argparse.Namespace) -> None:
+    """Draw the pictures, and print the paths of their files."""
+    with explained_failures(lower="--num_samples or --steps"):
         for path in generate(args):
             print(path)
-    except InputError as error:
-        print(f"generate.py: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+
+
+def main(args: argparse.Namespace | list[str] | None = None) -> int:
+    """Run the command line, parsed or not. Returns the exit code: 0, 2 after one sentence about bad input, or
+    128 + number after a signal."""
+    if not isinstance(args, argparse.Namespace):
+        args = build_generate_parser().parse_args(args)
+    return run_command(print_paths, args, "generate.py")
 
 
 if __name__ == "__main__":

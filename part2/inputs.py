@@ -4,12 +4,29 @@ Only the standard library is imported here, so that `--help` and errors in flags
 """
 
 import argparse
-import math
-import tempfile
+import os
 from collections.abc import Callable
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
+from cli import (
+    HERE,
+    InputError,
+    NoDataError,
+    NotFiniteError,
+    Parser,
+    check_choices,
+    check_devices_flag,
+    check_paths,
+    check_positive,
+    check_whole_numbers,
+    ensure_writable,
+    exit_if_bad,
+    newest_file,
+    resolve_path,
+)
+
+__all__ = ["HERE", "InputError", "NoDataError", "NotFiniteError", "Parser", "ensure_writable", "resolve_path"]
+
 DATA_DIR = "../data/"
 LOG_DIR = "AAE_logs/"
 CHECKPOINT = Path("checkpoints", "model_checkpoint.pt")  # within a run directory
@@ -21,25 +38,11 @@ STRATEGIES = ("auto", "ddp")
 PICTURES = ("samples", "reconstructions", "interpolations", "manifold")
 # A resumed run keeps these flags: with another value, no uninterrupted run could reproduce it.
 IDENTITY = ("z_dim", "encoder", "batch_size", "lambda_", "ae_lr", "d_lr", "seed", "dataset")
-
-
-class InputError(Exception):
-    """The user's input cannot be used. The message is one sentence that says what is wrong and what to do."""
-
-
-class NoDataError(InputError):
-    """MNIST is not on the disk and cannot be downloaded."""
-
-
-class NotFiniteError(InputError):
-    """A loss became NaN or infinite."""
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser that reports an error in one line, without the list of flags."""
-
-    def error(self, message: str):
-        self.exit(2, f"{self.prog}: error: {message} (--help lists the flags)\n")
+# Least and greatest values: more than anybody needs, less than what makes a machine fail in strange ways.
+LIMITS = {"z_dim": (1, 10_000), "batch_size": (1, 10**6), "epochs": (1, 10**6), "num_nodes": (1, 10_000),
+          "num_workers": (0, 256), "seed": (0, 2**32 - 1)}  # fmt: skip
+GENERATE_LIMITS = {"num_samples": (1, 10_000), "steps": (2, 1000), "seed": (0, 2**32 - 1)}
+PATHS = ("data_dir", "log_dir", "resume")
 
 
 # --------------------------------------------------------------------------------------------------- flags of train.py
@@ -105,7 +108,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     for action in parser._actions:
         action.default = argparse.SUPPRESS
     args.given = frozenset(vars(parser.parse_args(argv)))
-    _exit_if_bad(check_flags, args, parser)
+    exit_if_bad(check_flags, args, parser)
     return args
 
 
@@ -126,9 +129,10 @@ def resolve_settings(args: argparse.Namespace, read_checkpoint: Callable[[Path],
         InputError: a flag makes no sense, the run cannot be resumed, or its directory cannot be written.
     """
     settings = with_defaults(args)
+    check_flags(settings)
     log_dir = resolve_path(settings.log_dir, default=LOG_DIR)
     checkpoint = saved = run_dir = None
-    if settings.resume:
+    if settings.resume is not None:
         checkpoint = find_checkpoint(settings.resume, log_dir)
         saved = read_checkpoint(checkpoint)
         run_dir = run_dir_of(checkpoint, "--resume")
@@ -137,7 +141,7 @@ def resolve_settings(args: argparse.Namespace, read_checkpoint: Callable[[Path],
         if saved["epoch"] > settings.epochs or (saved["epoch"] == settings.epochs and complete):
             raise InputError(f"the run has already finished epoch {saved['epoch']}: raise --epochs to continue it")
     check_flags(settings)
-    ensure_writable(run_dir or log_dir, "run to --resume" if run_dir else "--log_dir")
+    ensure_writable(run_dir or log_dir, "run to --resume" if run_dir else "--log_dir", keep=False)
     settings.log_dir, settings.data_dir = log_dir, resolve_path(settings.data_dir, default=DATA_DIR)
     settings.checkpoint, settings.saved, settings.run_dir = checkpoint, saved, run_dir
     return settings
@@ -192,25 +196,13 @@ def flags_to_repeat(args: argparse.Namespace) -> list[str]:
 
 def check_flags(args: argparse.Namespace) -> None:
     """Raises InputError for the first flag whose value makes no sense."""
-    for name, least in (("z_dim", 1), ("batch_size", 1), ("epochs", 1), ("num_nodes", 1), ("num_workers", 0),
-                        ("seed", 0)):  # fmt: skip
-        value = getattr(args, name)
-        if not isinstance(value, int) or value < least:
-            raise InputError(f"--{name} must be a whole number of at least {least}, not {value}")
-    if args.seed >= 2**32:
-        raise InputError(f"--seed must be below 2**32, not {args.seed}")
+    check_whole_numbers(args, LIMITS)
     if not 0 <= args.lambda_ <= 1:  # NaN is refused, too
         raise InputError(f"--lambda_ must be a number from 0 to 1, not {args.lambda_}")
-    for name in ("ae_lr", "d_lr"):
-        value = getattr(args, name)
-        if not (math.isfinite(value) and value > 0):
-            raise InputError(f"--{name} must be a positive number, not {value}")
-    if str(args.devices) != "auto" and (not str(args.devices).isdecimal() or int(args.devices) < 1):
-        raise InputError(f"--devices must be 'auto' or a whole number of at least 1, not {args.devices}")
-    for name, choices in (("encoder", ENCODERS), ("dataset", DATASETS), ("precision", PRECISIONS),
-                          ("strategy", STRATEGIES)):  # fmt: skip
-        if (value := getattr(args, name)) not in choices:
-            raise InputError(f"--{name} must be one of {', '.join(choices)}, not {value}")
+    check_positive(args, ["ae_lr", "d_lr"])
+    check_devices_flag(args.devices)
+    check_choices(args, {"encoder": ENCODERS, "dataset": DATASETS, "precision": PRECISIONS, "strategy": STRATEGIES})
+    check_paths(args, PATHS)
 
 
 def resolve_strategy(settings: argparse.Namespace, num_gpus: int) -> str:
@@ -254,41 +246,19 @@ def parse_generate_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse and check the command line of `generate.py`."""
     parser = build_generate_parser()
     args = parser.parse_args(argv)
-    _exit_if_bad(check_generate_flags, args, parser)
+    exit_if_bad(check_generate_flags, args, parser)
     return args
 
 
 def check_generate_flags(args: argparse.Namespace) -> None:
     """Raises InputError for the first flag whose value makes no sense."""
-    if args.num_samples < 1:
-        raise InputError(f"--num_samples must be at least 1, not {args.num_samples}")
-    if not 0 <= args.seed < 2**32:
-        raise InputError(f"--seed must be at least 0 and below 2**32, not {args.seed}")
-    if args.steps < 2:
-        raise InputError(f"--steps must be at least 2, not {args.steps}")
+    check_whole_numbers(args, GENERATE_LIMITS)
+    check_paths(args, ["checkpoint", "log_dir", "output_dir", "data_dir"])
     if not all(0 <= digit <= 9 for digit in args.digits):
         raise InputError(f"--digits must be two numbers from 0 to 9, not {args.digits[0]} {args.digits[1]}")
 
 
 # --------------------------------------------------------------------------------------------------------------- paths
-
-
-def resolve_path(path: str | Path, default: str | None = None) -> Path:
-    """Absolute form of `path`. The course's relative `default` starts in this directory, so that a script may be run
-    from anywhere; every other path starts in the current directory."""
-    if default is not None and Path(path) == Path(default):
-        return (HERE / path).resolve()
-    return Path(path).expanduser().resolve()
-
-
-def ensure_writable(directory: Path, flag: str) -> None:
-    """Create a directory. Raises InputError, which names the flag to change, if nothing can be written into it."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            pass
-    except OSError as error:
-        raise InputError(f"cannot write into {directory} ({error.strerror}): give another {flag}") from error
 
 
 def find_checkpoint(run: str | Path, log_dir: Path) -> Path:
@@ -303,15 +273,14 @@ def find_checkpoint(run: str | Path, log_dir: Path) -> Path:
         InputError: there is none.
     """
     if run == "newest":
-        found = sorted(log_dir.rglob(str(CHECKPOINT)), key=lambda path: path.stat().st_mtime)
+        found = newest_file(log_dir, CHECKPOINT.parent.name, CHECKPOINT.name)
         if not found:
             raise InputError(f"no run in {log_dir} has a checkpoint yet: train one first, or name a run directory")
-        return found[-1]
-    for place in (Path(run).expanduser(), log_dir / run):
-        if place.is_file():
-            return place.resolve()
-        if (found := place / CHECKPOINT).is_file():
-            return found.resolve()
+        return found
+    for place in (resolve_path(run), log_dir / run):
+        for file in (place, place / CHECKPOINT):
+            if os.path.isfile(file):
+                return file
     raise InputError(f"{run} is no run with a checkpoint, neither as a path nor in {log_dir}: name a run directory")
 
 
@@ -325,11 +294,3 @@ def run_dir_of(checkpoint: Path, flag: str) -> Path:
     if checkpoint.parent.name != CHECKPOINT.parent.name:
         raise InputError(f"{checkpoint} is not in a run directory: give the run directory to {flag}")
     return checkpoint.parent.parent
-
-
-def _exit_if_bad(check: Callable[[argparse.Namespace], None], args: argparse.Namespace, parser: Parser) -> None:
-    """End the program, with exit code 2, if `check` raises InputError."""
-    try:
-        check(args)
-    except InputError as error:
-        parser.error(str(error))

@@ -4,13 +4,16 @@ Images have values in [-1, 1], as in the networks; grids have values in [0, 1], 
 """
 
 import math
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 from scipy.stats import norm
 from torch import Tensor, nn
-from torchvision.utils import make_grid
+from torchvision.utils import make_grid, save_image
+
+from run_files import atomic_write
 
 # One colour for each digit, chosen to differ for colour-blind readers, too.
 DIGIT_COLOURS = (
@@ -162,3 +165,15 @@ def plot_codes(codes: Tensor, labels: Tensor) -> Figure:
     axes.invert_yaxis()
     axes.legend(title="digit", markerscale=4, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
+
+
+def write_picture(path: Path, picture: Tensor | Figure) -> None:
+    """Write a PNG file, in one step: an image [C, H, W] with values in [0, 1], or a figure."""
+
+    def write(file) -> None:
+        if isinstance(picture, Figure):
+            picture.savefig(file, format="png", dpi=150)
+        else:
+            save_image(picture, file, format="png")
+
+    atomic_write(path, write, mode="wb")

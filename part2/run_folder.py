@@ -9,7 +9,6 @@ import shlex
 import statistics
 import subprocess
 import sys
-import uuid
 from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from pathlib import Path
@@ -18,24 +17,11 @@ import torch
 
 from inputs import CHECKPOINT, HERE, InputError, flags_to_repeat
 from models import AdversarialAE
+from run_files import atomic_write, read_verified_checkpoint
 
 RECONSTRUCTION_GOAL = 0.05  # question 2.5: the reconstruction loss should fall below this
 NOT_RECORDED = ("given", "resume", "checkpoint", "saved", "run_dir")
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "numpy")
-
-
-def new_run(log_dir: Path) -> Path:
-    """Create the directory of a new run: `log_dir/version_N`, where N is one more than the highest number so far."""
-    taken = [int(path.name[8:]) for path in log_dir.glob("version_*") if path.name[8:].isdecimal()]
-    number = max(taken, default=-1) + 1
-    while True:
-        run_dir = log_dir / f"version_{number}"
-        try:
-            run_dir.mkdir()
-        except FileExistsError:  # a run that started at the same time has taken the number
-            number += 1
-        else:
-            return run_dir
 
 
 def recorded_flags(args: argparse.Namespace) -> dict:
@@ -45,25 +31,6 @@ def recorded_flags(args: argparse.Namespace) -> dict:
         for name, value in vars(args).items()
         if name not in NOT_RECORDED
     }
-
-
-def atomic_write(path: Path, write, mode: str = "w") -> None:
-    """Replace a file in one step: after an interruption, the old or the new content is there, never half of it.
-
-    Args:
-        path: the file.
-        write: called with an open file; writes the content.
-        mode: "w" for text, "wb" for bytes.
-    """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # another machine may be writing the same file
-    newline, encoding = (None, None) if "b" in mode else ("", "utf-8")
-    try:
-        with open(temporary, mode, newline=newline, encoding=encoding) as file:
-            write(file)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def write_json(path: Path, content: dict) -> None:
@@ -122,14 +89,9 @@ def read_checkpoint(path: Path) -> dict:
     Raises:
         InputError: the file cannot be read, or part 2's training did not write it.
     """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch reports damage in many ways: zip, pickle, EOF and runtime errors
-        raise InputError(f"{path} is damaged or no checkpoint: choose another one, or train again") from error
-    wanted = ("state_dict", "hyper_parameters", "optimizer_ae", "optimizer_disc", "epoch", "flags", "rows")
-    if not isinstance(checkpoint, dict) or any(key not in checkpoint for key in wanted):
-        raise InputError(f"{path} is not a checkpoint of this adversarial autoencoder: choose one that part 2 wrote")
-    return checkpoint
+    wanted = ("state_dict", "hyper_parameters", "optimizer_ae", "optimizer_disc", "precision", "logger_ae",
+              "logger_disc", "epoch", "flags", "rows", "seconds")  # fmt: skip
+    return read_verified_checkpoint(path, wanted, kind="adversarial autoencoder", part="part 2")
 
 
 def load_aae(path: Path) -> tuple[AdversarialAE, dict]:

@@ -9,14 +9,14 @@ from pathlib import Path
 if __name__ == "__main__":
     # Flags come first, since importing PyTorch takes seconds. `python -m` and `python -P` need the path.
     sys.path.insert(0, str(Path(__file__).resolve().parent))
+    from cli import start
     from inputs import parse_args
 
-    ARGS = parse_args()
+    ARGS = start(parse_args)
 
 import argparse
 import logging
 import math
-import os
 import time
 from collections.abc import Callable
 
@@ -24,14 +24,15 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
-from torchvision.utils import save_image
 
+from cli import raise_if_stopped, run_command
 from evaluation import evaluating
-from inputs import InputError, parse_args, resolve_settings
-from pictures import one_of_each_digit, reconstruction_grid, sample_grid
+from inputs import parse_args, resolve_settings
+from pictures import one_of_each_digit, reconstruction_grid, sample_grid, write_picture
+from processes import StopRequest, explained_failures
 from run_folder import load_aae, resume_hint
+from run_record import RunRecord
 from training_run import (
-    RunRecord,
     TrainingState,
     configure_cpu,
     epoch_batches,
@@ -83,6 +84,7 @@ def train_aae(
     model.train()
     means, step = EpochMeans(), 0
     for step, (x, _) in enumerate(train_loader, start=1):
+        raise_if_stopped()
         x = x.to(device, non_blocking=True)  # (B, 1, 28, 28)
 
         # Encoder and decoder: λ · reconstruction loss + (1 - λ) · generator loss
@@ -145,7 +147,7 @@ def save_reconstruction(model: nn.Module, epoch: int, summary_writer: SummaryWri
 def _save(grid: Tensor, tag: str, epoch: int, summary_writer: SummaryWriter, file: str) -> None:
     path = Path(summary_writer.log_dir, file)
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_image(grid, path)
+    write_picture(path, grid)
     summary_writer.add_image(tag, grid, global_step=epoch)
 
 
@@ -161,39 +163,49 @@ def main(args: argparse.Namespace) -> dict:
 
     Raises:
         InputError: a flag, the data, the run to resume or the log directory cannot be used; or a loss is not finite.
-        KeyboardInterrupt: the training was interrupted; before that, a message says how to resume it.
+        KeyboardInterrupt, SystemExit: a signal has ended the training; a message has told how to resume it.
     """
     log_to_stdout()
     configure_cpu()
     settings = resolve_settings(args, read_checkpoint=lambda path: load_aae(path)[1])
+    with explained_failures(lower="--batch_size or --z_dim"), StopRequest() as request:
+        return _train(settings, request)
+
+
+def _train(settings: argparse.Namespace, request: StopRequest) -> dict:
     fabric = start_fabric(settings)
     train_loader, test_loader = make_loaders(settings, fabric)
-    record = RunRecord(settings, fabric)
+    with RunRecord(settings, fabric) as record:
+        try:
+            return _train_epochs(settings, fabric, record, train_loader, test_loader, request)
+        except (KeyboardInterrupt, SystemExit) as stop:
+            if fabric.is_global_zero:
+                log.info("\n%s", resume_hint(record.run_dir, settings))
+            stop.explained = True
+            raise
+
+
+def _train_epochs(settings, fabric, record: RunRecord, train_loader, test_loader, request: StopRequest) -> dict:
     state = TrainingState(settings, fabric, record.writer)
     record.begin(state)
     shown = one_of_each_digit(*test_loader.dataset[:])  # (10, 1, 28, 28)
-    try:
-        if record.epoch == 0:
-            _save_pictures(state.model, 0, record.writer, shown)
-        for epoch in range(record.epoch + 1, settings.epochs + 1):
-            start = time.perf_counter()
-            with epoch_batches(train_loader, settings, fabric, epoch) as batches:
-                means = train_aae(epoch, state.wrapped_model, batches, state.logger_ae, state.logger_disc,
-                                  state.optimizer_ae, state.optimizer_disc, settings.lambda_,
-                                  backward=fabric.backward)  # fmt: skip
-            scores = score_test_images(state.model, test_loader, fabric)
-            if not math.isfinite(scores["recon_loss"]):
-                raise not_finite_error("test_recon_loss", epoch, step=len(train_loader))
-            if has_pictures(epoch, settings.epochs):
-                _save_pictures(state.model, epoch, record.writer, shown)
-            record.add_epoch(state, means, scores, seconds=time.perf_counter() - start)
-        return write_results(record, state, test_loader)
-    except KeyboardInterrupt:
-        if fabric.is_global_zero:
-            log.info("\n%s", resume_hint(record.run_dir, settings))
-        raise
-    finally:
-        record.close()
+    if record.epoch == 0:
+        _save_pictures(state.model, 0, record.writer, shown)
+    for epoch in range(record.epoch + 1, settings.epochs + 1):
+        start = time.perf_counter()
+        with epoch_batches(train_loader, settings, fabric, epoch) as batches:
+            means = train_aae(epoch, state.wrapped_model, batches, state.logger_ae, state.logger_disc,
+                              state.optimizer_ae, state.optimizer_disc, settings.lambda_,
+                              backward=fabric.backward)  # fmt: skip
+        scores = score_test_images(state.model, test_loader, fabric)
+        if not math.isfinite(scores["recon_loss"]):
+            raise not_finite_error("test_recon_loss", epoch, step=len(train_loader))
+        if has_pictures(epoch, settings.epochs):
+            _save_pictures(state.model, epoch, record.writer, shown)
+        record.add_epoch(state, means, scores, seconds=time.perf_counter() - start)
+        if epoch < settings.epochs:
+            request.stop_if_asked(fabric.device)
+    return write_results(record, state, test_loader)
 
 
 def has_pictures(epoch: int, last_epoch: int) -> bool:
@@ -208,19 +220,11 @@ def _save_pictures(model: nn.Module, epoch: int, summary_writer: SummaryWriter |
 
 
 def cli(args: argparse.Namespace | list[str] | None = None) -> int:
-    """Run the command line, parsed or not. Returns the exit code: 0; 2 after one sentence about bad input; 130 after an
-    interruption."""
+    """Run the command line, parsed or not. Returns the exit code: 0; 2 after one sentence about bad input; 130, 143 or
+    138 after SIGINT, SIGTERM or SIGUSR1."""
     if not isinstance(args, argparse.Namespace):
         args = parse_args(args)
-    try:
-        main(args)
-    except InputError as error:
-        if os.environ.get("LOCAL_RANK", os.environ.get("SLURM_PROCID", "0")) == "0":  # only one of several processes
-            print(f"train.py: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return run_command(main, args, "train.py")
 
 
 if __name__ == "__main__":

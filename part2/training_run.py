@@ -8,34 +8,26 @@ import os
 import platform
 import shutil
 import sys
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
-from torch.utils.tensorboard import SummaryWriter
-from torchvision.utils import save_image
 from tqdm import tqdm
 
 import run_folder
 from evaluation import distances_to_prior, encode, evaluating, kolmogorov_smirnov
 from gpu import configure_gpu, keep_on_gpu
-from inputs import CHECKPOINT, InputError, NoDataError, resolve_strategy
+from inputs import InputError, NoDataError, resolve_strategy
 from mnist import load_data
 from models import AdversarialAE
-from pictures import manifold_grid, plot_codes, plot_curves
+from pictures import manifold_grid, plot_codes, plot_curves, write_picture
+from processes import count_devices, find_processes
+from run_record import RunRecord
 from utils import TensorBoardLogger
 
 PROJECTED = 1000  # test images in TensorBoard's projector; all 10,000 would take 0.7 GB and load slowly
-LAYOUT = {  # TensorBoard's "Custom scalars": both players' losses in one chart
-    "adversarial game": {
-        "losses": ["Multiline", ["generator/gen_loss", "discriminator/loss_real", "discriminator/loss_fake"]],
-        "accuracy": ["Multiline", ["discriminator/accuracy"]],
-        "reconstruction": ["Multiline", ["generator/recon_loss"]],
-    }
-}
 log = logging.getLogger("part2")  # the logger of all modules of this part
 
 
@@ -93,6 +85,8 @@ def start_fabric(settings: argparse.Namespace) -> Fabric:
     available = num_gpus or os.cpu_count()
     if settings.devices != "auto" and int(settings.devices) > available:
         raise InputError(f"--devices is {settings.devices}, but this machine has {available}: give at most so many")
+    num_devices = count_devices(settings.devices, num_gpus)
+    processes = find_processes(num_devices, settings.num_nodes)
     try:
         fabric = Fabric(
             accelerator="cpu" if settings.no_cuda else "auto",
@@ -100,6 +94,7 @@ def start_fabric(settings: argparse.Namespace) -> Fabric:
             num_nodes=settings.num_nodes,
             strategy=resolve_strategy(settings, num_gpus),
             precision=settings.precision,
+            plugins=[processes],
         )
     except (MisconfigurationException, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -108,6 +103,7 @@ def start_fabric(settings: argparse.Namespace) -> Fabric:
         raise InputError("--cuda: PyTorch finds no GPU here: leave the flag out to train on the CPU")
     if settings.precision == "64-true" and fabric.device.type == "mps":
         raise InputError("--precision 64-true needs float64, which Apple's GPUs do not have: give --no-cuda")
+    processes.start(num_devices)
     fabric.launch()
     return fabric
 
@@ -160,7 +156,7 @@ class TrainingState:
         wrapped_model: the model within Fabric, which averages gradients over the processes.
     """
 
-    def __init__(self, settings: argparse.Namespace, fabric: Fabric, writer: SummaryWriter | None):
+    def __init__(self, settings: argparse.Namespace, fabric: Fabric, writer):
         fabric.seed_everything(settings.seed, workers=False, verbose=False)
         self.model = AdversarialAE(settings.z_dim, settings.encoder).to(memory_format=torch.channels_last)
         self.wrapped_model, self.optimizer_ae, self.optimizer_disc = fabric.setup(
@@ -229,93 +225,6 @@ def score_test_images(model: AdversarialAE, loader: DataLoader, fabric: Fabric) 
     return fabric.broadcast(scores)
 
 
-class RunRecord:
-    """The record of a run in its directory: flags, metrics of each epoch, checkpoint, TensorBoard events. Only the
-    first of several processes writes.
-
-    Args:
-        settings: of the run.
-        fabric: launched.
-
-    Attributes:
-        run_dir: the run directory.
-        writer: TensorBoard writer; None on processes that do not write.
-        rows: metrics of each finished epoch.
-        seconds: duration of each finished epoch.
-    """
-
-    def __init__(self, settings: argparse.Namespace, fabric: Fabric):
-        self.settings, self.fabric = settings, fabric
-        saved, run_dir = settings.saved, settings.run_dir
-        if fabric.is_global_zero:
-            run_dir = run_dir or run_folder.new_run(settings.log_dir)
-        self.run_dir: Path = fabric.broadcast(run_dir)
-        self.rows, self.seconds = (list(saved["rows"]), list(saved["seconds"])) if saved else ([], [])
-        self.writer = None
-        if fabric.is_global_zero:
-            # TensorBoard ignores what an interrupted epoch wrote after the last checkpoint; it is written again.
-            purge_step = saved["logger_ae"]["global_step"] + 1 if saved else None
-            self.writer = SummaryWriter(str(self.run_dir), purge_step=purge_step)
-            self.writer.add_custom_scalars(LAYOUT)
-
-    @property
-    def epoch(self) -> int:
-        """Number of finished epochs."""
-        return len(self.rows)
-
-    def begin(self, state: TrainingState) -> None:
-        """Write `hparams.json`; from now on the run is incomplete."""
-        if not self.fabric.is_global_zero:
-            return
-        (self.run_dir / "summary.json").unlink(missing_ok=True)
-        run_folder.write_json(self.run_dir / "hparams.json", run_folder.recorded_flags(self.settings))
-        count = "" if self.fabric.world_size == 1 else f"{self.fabric.world_size} x "
-        log.info("%s parameters; on %s; run directory: %s", f"{sum(p.numel() for p in state.model.parameters()):,}",
-                 count + run_folder.device_name(self.fabric.device), self.run_dir)  # fmt: skip
-
-    def add_epoch(self, state: TrainingState, means: dict, scores: dict, seconds: float) -> None:
-        """Record a finished epoch: its row in `metrics.csv`, its scalars, the checkpoint, and a line of progress.
-
-        Args:
-            state: after the epoch.
-            means: the training losses of this process, means over the epoch.
-            scores: of the test images.
-            seconds: duration of the epoch.
-        """
-        if self.fabric.world_size > 1:
-            means = {name: float(mean) for name, mean in self.fabric.all_reduce(means).items()}
-        row = {"epoch": self.epoch + 1, "step": state.logger_ae.global_step}
-        row |= {f"train_{name}": mean for name, mean in means.items()}
-        row |= {f"test_{name}": score for name, score in scores.items()}
-        self.rows.append(row)
-        self.seconds.append(seconds)
-        if not self.fabric.is_global_zero:
-            return
-        for name, score in scores.items():
-            self.writer.add_scalar(f"test/{name}", score, self.epoch)
-        self.writer.add_scalar("epoch_seconds", seconds, self.epoch)
-        self.writer.flush()
-        run_folder.write_metrics(self.run_dir / "metrics.csv", self.rows)
-        checkpoint = {
-            **state.state_dict(),
-            "hyper_parameters": {"z_dim": self.settings.z_dim, "encoder": self.settings.encoder},
-            "epoch": self.epoch,
-            "rows": self.rows,
-            "seconds": self.seconds,
-            "flags": run_folder.recorded_flags(self.settings),
-        }
-        run_folder.write_checkpoint(self.run_dir / CHECKPOINT, checkpoint)
-        log.info("epoch %d/%d: reconstruction %.4f (test %.4f), accuracy of the discriminator %.2f, %.1f s, "
-                 "about %s left", self.epoch, self.settings.epochs, row["train_recon_loss"], row["test_recon_loss"],
-                 row["train_accuracy"], seconds,
-                 run_folder.time_left(self.seconds, self.settings.epochs))  # fmt: skip
-
-    def close(self) -> None:
-        """Write the events that TensorBoard still holds."""
-        if self.writer:
-            self.writer.close()
-
-
 # ------------------------------------------------------------------------------------------------------ after training
 
 
@@ -339,10 +248,10 @@ def write_results(record: RunRecord, state: TrainingState, test_loader: DataLoad
     if settings.z_dim == 2:
         figures["codes"] = plot_codes(codes, labels)
         manifold = manifold_grid(state.model.decoder)
-        save_image(manifold, run_dir / "manifold.png")
+        write_picture(run_dir / "manifold.png", manifold)
         writer.add_image("manifold", manifold, global_step=epoch)
     for name, figure in figures.items():
-        figure.savefig(run_dir / f"{name}.png", dpi=150)
+        write_picture(run_dir / f"{name}.png", figure)
         writer.add_figure(name, figure, global_step=epoch)
     results = {name: value for name, value in record.rows[-1].items() if name not in ("epoch", "step")}
     results["test_ks"] = kolmogorov_smirnov(codes).tolist()

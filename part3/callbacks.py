@@ -4,6 +4,8 @@ import argparse
 import csv
 import logging
 import math
+import signal
+import threading
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -13,8 +15,11 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.core.saving import save_hparams_to_yaml
 
+from cli import raise_if_stopped
 from inputs import NotFiniteError
-from run_folder import atomic_write, devices_of, recorded_flags
+from processes import StopRequest
+from run_files import CHECKPOINT_FORMAT, atomic_write
+from run_folder import devices_of, recorded_flags
 
 log = logging.getLogger("part3")
 
@@ -62,7 +67,7 @@ class GenerateCallback(pl.Callback):
         trainer.logger.experiment.add_text("Training texts", shown, step)  # indented, so that Markdown keeps its lines
         folder = Path(trainer.logger.log_dir, "texts")
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"step_{step}.txt").write_text(f"\n{RULE}\n".join(texts) + "\n", encoding="utf-8")
+        atomic_write(folder / f"step_{step}.txt", lambda file: file.write(f"\n{RULE}\n".join(texts) + "\n"))
 
 
 class StopAtNonFiniteLoss(pl.Callback):
@@ -124,6 +129,32 @@ class StopAtNonFiniteLoss(pl.Callback):
         )
 
 
+class StopWhenWarned(pl.Callback):
+    """Ends a training, in all processes together, after the round in which SIGUSR1 came, SLURM's warning before the
+    time is over. Signals keep the handlers that they had before Lightning set its own.
+
+    Args:
+        request: knows whether SIGUSR1 has come.
+    """
+
+    def __init__(self, request: StopRequest):
+        self.request, self.sigterm = request, signal.getsignal(signal.SIGTERM)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module) -> None:
+        if callable(self.sigterm) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self.sigterm)
+
+    on_test_start = on_train_start
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module) -> None:
+        """The checkpoint of the round before is written by now."""
+        if trainer.current_epoch:
+            self.request.stop_if_asked(trainer.strategy.root_device)
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx: int) -> None:
+        raise_if_stopped()
+
+
 class SeedEveryRound(pl.Callback):
     """Seeds dropout at the start of every round of steps between two validations, so that it does not depend on what
     was drawn before, and a resumed run draws what an uninterrupted one does. Each process has its own."""
@@ -144,7 +175,10 @@ class BestAndLast(ModelCheckpoint):
 
     Attributes:
         kept_steps: those that it holds by now.
+        best_so_far: validation loss of `best.ckpt`, where it is not what the checkpoint to resume says.
     """
+
+    best_so_far: float | None = None
 
     def __init__(self, kept_steps: int = 0):
         super().__init__(
@@ -170,6 +204,9 @@ class BestAndLast(ModelCheckpoint):
         state["best_k_models"] = {
             str(folder / Path(path).name): score for path, score in state["best_k_models"].items()
         }
+        if self.best_so_far is not None:
+            best = torch.tensor(self.best_so_far)
+            state.update(best_model_score=best, kth_value=best, best_k_models={state["best_model_path"]: best})
         super().load_state_dict(state)
 
 
@@ -196,11 +233,11 @@ class RunRecord(pl.Callback):
             return
         folder = Path(trainer.logger.log_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "summary.json").unlink(missing_ok=True)  # of a complete run that is continued
         save_hparams_to_yaml(str(folder / "hparams.yaml"), self.flags)
-        trainer.logger.experiment.add_custom_scalars(
-            {"loss in nats": {"training and validation": ["Multiline", ["train_loss", "val_loss"]]}}
-        )
+        if not self.rows:  # a resumed run has it
+            trainer.logger.experiment.add_custom_scalars(
+                {"loss in nats": {"training and validation": ["Multiline", ["train_loss", "val_loss"]]}}
+            )
         log.info("%s parameters; %d steps; on %s; run folder: %s",
                  f"{sum(p.numel() for p in pl_module.parameters()):,}", self.num_steps, devices_of(trainer),
                  folder)  # fmt: skip
@@ -217,8 +254,7 @@ class RunRecord(pl.Callback):
         if not trainer.is_global_zero:
             return
         trainer.logger.experiment.add_scalar("tokens_per_second", speed, step)
-        trainer.logger.experiment.flush()
-        atomic_write(Path(trainer.logger.log_dir, "metrics.csv"), self._csv)
+        self.write_metrics(Path(trainer.logger.log_dir))
         if not self.quiet:
             log.info("step %d/%d: train %.4f, val %.4f nats (%.3f bits per character), %.0f s, %.0f tokens/s, "
                      "about %s left", step, self.num_steps, row["train_loss"], row["val_loss"], row["val_bpc"],
@@ -229,13 +265,19 @@ class RunRecord(pl.Callback):
         tokens = (self.num_steps - step) * self.tokens_per_step
         return timedelta(seconds=round(tokens / self.rows[-1]["tokens_per_second"]))
 
-    def _csv(self, file) -> None:
-        writer = csv.DictWriter(file, fieldnames=list(self.rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
+    def write_metrics(self, run_dir: Path) -> None:
+        """Write `metrics.csv`."""
+
+        def write(file) -> None:
+            writer = csv.DictWriter(file, fieldnames=list(self.rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+        atomic_write(run_dir / "metrics.csv", write)
 
     def on_save_checkpoint(self, trainer, pl_module, checkpoint: dict) -> None:
         checkpoint["flags"], checkpoint["text_sha256"] = self.flags, self.text_sha256
+        checkpoint["format"] = CHECKPOINT_FORMAT
 
     def state_dict(self) -> dict:
         return {"rows": self.rows}

@@ -5,19 +5,23 @@ from pathlib import Path
 
 if __name__ == "__main__":  # flags first, since importing PyTorch takes seconds
     sys.path.insert(0, str(Path(__file__).resolve().parent))  # for `python -m part3.generate` and `python -P`
+    from cli import start
     from generate_inputs import parse_generate_args
 
-    ARGS = parse_generate_args()
+    ARGS = start(parse_generate_args)
 
 import argparse
+import os
 from collections.abc import Callable, Sequence
 
 import torch
 
+from cli import run_command
 from generate_inputs import parse_generate_args
 from gpt import GPT
-from inputs import LOG_DIR, InputError, find_checkpoint, resolve_path
+from inputs import LOG_DIR, find_checkpoint, resolve_path
 from pretrained import load_vocabulary, load_with_vocabulary
+from processes import explained_failures
 from run_folder import load_gpt
 from vocabulary import Vocabulary
 
@@ -137,15 +141,20 @@ def load_model(args: argparse.Namespace) -> tuple[GPT, Vocabulary]:
         InputError: they cannot be had.
     """
     dtype = getattr(torch, args.dtype)
-    if args.checkpoint is None or (Path(args.checkpoint).expanduser() / "config.json").is_file():
-        place = args.model_type if args.checkpoint is None else Path(args.checkpoint)
+    if args.checkpoint is None or os.path.isfile(resolve_path(args.checkpoint) / "config.json"):
+        place = args.model_type if args.checkpoint is None else resolve_path(args.checkpoint)
         return load_with_vocabulary(GPT, place, dtype)
     model, vocabulary, _ = load_gpt(find_checkpoint(args.checkpoint, resolve_path(args.log_dir, LOG_DIR), "best"))
     return model.to(dtype), vocabulary
 
 
 def run(args: argparse.Namespace) -> list[str]:
-    """Print the texts that the flags ask for; returns them."""
+    """Print the texts that the flags ask for, as long as somebody reads them; returns them."""
+    with explained_failures(lower="--num_samples or --n_steps"):
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> list[str]:
     model, vocabulary = load_model(args)
     for prompt in args.prompt:
         vocabulary.encode(prompt)  # an unknown character is reported before anything is generated
@@ -155,6 +164,8 @@ def run(args: argparse.Namespace) -> list[str]:
     show = (lambda piece: print(piece, end="", flush=True)) if sys.stdout.isatty() else None
     texts = []
     for prompt in args.prompt:
+        if getattr(sys.stdout, "lost", False):
+            break
         texts += generate(model, args.model_type, prompt, 1 if greedy else args.num_samples, args.n_steps, not greedy,
                           args.top_k or None, args.temperature, device, top_p=args.top_p if args.top_p < 1 else None,
                           stop=args.stop, vocabulary=vocabulary, generator=generator, show=show)  # fmt: skip
@@ -171,17 +182,7 @@ def main(argv: list[str] | argparse.Namespace | None = None) -> int:
         The exit code: 0; 2 after one sentence about input that cannot be used; 130 after an interruption.
     """
     args = argv if isinstance(argv, argparse.Namespace) else parse_generate_args(argv)
-    if hasattr(sys.stdout, "reconfigure"):  # a file or pipe of an older encoding lacks some characters
-        sys.stdout.reconfigure(errors="replace")
-    try:
-        run(args)
-    except InputError as error:
-        print(f"generate.py: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print()
-        return 130
-    return 0
+    return run_command(run, args, "generate.py")
 
 
 if __name__ == "__main__":

@@ -3,9 +3,11 @@
 import argparse
 import math
 
+from cli import check_paths, check_whole_numbers, exit_if_bad
 from inputs import LOG_DIR, PUBLISHED, InputError, Parser
 
 DTYPES = ("float32", "bfloat16", "float16")
+LIMITS = {"num_samples": (1, 10_000), "n_steps": (1, 10**6), "top_k": (0, 10**9), "seed": (0, 2**32 - 1)}
 
 
 def build_generate_parser() -> argparse.ArgumentParser:
@@ -47,20 +49,14 @@ def parse_generate_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     for name, default in (("checkpoint", None), ("prompt", [""]), ("stop", [])):
         setattr(args, name, getattr(args, name, default))
-    try:
-        check_generate_flags(args)
-    except InputError as error:
-        parser.error(str(error))
+    exit_if_bad(check_generate_flags, args, parser)
     return args
 
 
 def check_generate_flags(args: argparse.Namespace) -> None:
     """Raises InputError for the first flag whose value makes no sense."""
-    for name, least in (("num_samples", 1), ("n_steps", 1), ("top_k", 0), ("seed", 0)):
-        if getattr(args, name) < least:
-            raise InputError(f"--{name} must be at least {least}, not {getattr(args, name)}")
-    if args.seed >= 2**32:
-        raise InputError(f"--seed must be below 2**32, not {args.seed}")
+    check_whole_numbers(args, LIMITS)
+    check_paths(args, ("checkpoint", "log_dir"))
     if not (math.isfinite(args.temperature) and args.temperature >= 0):
         raise InputError(f"--temperature must be a number of at least 0, not {args.temperature}")
     if not 0 < args.top_p <= 1:
@@ -83,3 +79,11 @@ def build_export_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--output_dir", required=True, help="where the files go", default=argparse.SUPPRESS)
     return parser
+
+
+def parse_export_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse and check the command line of `export.py`."""
+    parser = build_export_parser()
+    args = parser.parse_args(argv)
+    exit_if_bad(lambda args: check_paths(args, ("checkpoint", "log_dir", "output_dir")), args, parser)
+    return args

@@ -5,13 +5,29 @@ Only the standard library is needed here, so that `--help` and errors in flags a
 
 import argparse
 import math
-import tempfile
+import os
 from collections.abc import Callable
 from pathlib import Path
 
+from cli import (
+    HERE,
+    InputError,
+    NotFiniteError,
+    Parser,
+    check_choices,
+    check_devices_flag,
+    check_paths,
+    check_positive,
+    check_whole_numbers,
+    ensure_writable,
+    exit_if_bad,
+    newest_file,
+    resolve_path,
+)
 from config import SIZES
 
-HERE = Path(__file__).resolve().parent
+__all__ = ["HERE", "InputError", "NotFiniteError", "Parser", "ensure_writable", "resolve_path"]
+
 DATA_DIR = "../data/"
 LOG_DIR = "./logs"
 RUNS = "lightning_logs"  # Lightning's directory within --log_dir
@@ -26,21 +42,11 @@ SCHEDULES = ("constant", "cosine")
 IDENTITY = ("model_type", "block_size", "use_pretrained", "train_batch_size", "learning_rate",
             "weight_decay", "betas", "clip_grad_norm", "seed", "warmup_steps", "lr_schedule", "min_learning_rate",
             "val_every_n_steps")  # fmt: skip
-
-
-class InputError(Exception):
-    """The user's input cannot be used. The message is one sentence that says what is wrong and what to do."""
-
-
-class NotFiniteError(InputError):
-    """The loss became NaN or infinite."""
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser that reports an error in one line, without the list of flags."""
-
-    def error(self, message: str):
-        self.exit(2, f"{self.prog}: error: {message} (--help lists the flags)\n")
+# Least and greatest values: more than anybody needs, less than what makes a machine fail in strange ways.
+LIMITS = {"block_size": (1, 10**6), "train_batch_size": (1, 10**6), "num_epochs": (1, 10**6), "max_steps": (1, 10**9),
+          "val_every_n_steps": (1, 10**9), "generate_every_n_steps": (1, 10**9), "generate_batch_size": (1, 10_000),
+          "num_nodes": (1, 10_000), "warmup_steps": (0, 10**9), "num_workers": (0, 256),
+          "seed": (0, 2**32 - 1)}  # fmt: skip
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -117,12 +123,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Parse a command line; `given` in the result names the flags that stood on it."""
+    """Parse and check a command line; `given` in the result names the flags that stood on it. Whether flags fit one
+    another is known only once those of a run to resume are read."""
     parser = build_parser()
     args = parser.parse_args(argv)
     for action in parser._actions:
         action.default = argparse.SUPPRESS
     args.given = frozenset(vars(parser.parse_args(argv)))
+    exit_if_bad(check_flags if args.resume is None else check_values, args, parser)
     return args
 
 
@@ -143,19 +151,18 @@ def resolve_settings(args: argparse.Namespace, read_checkpoint: Callable[[Path],
         InputError: a flag makes no sense, the run cannot be resumed, or its directory cannot be written.
     """
     settings = with_defaults(args)
-    if not settings.resume:
-        check_flags(settings)  # also that no path is empty
+    (check_flags if settings.resume is None else check_values)(settings)
     if settings.txt_file not in TEXTS:
         settings.txt_file = str(resolve_path(settings.txt_file))
     log_dir = resolve_path(settings.log_dir, default=LOG_DIR)
     checkpoint = saved = run_dir = None
-    if settings.resume:
+    if settings.resume is not None:
         checkpoint = find_checkpoint(settings.resume, log_dir, "last")
         saved = read_checkpoint(checkpoint)
         run_dir = run_dir_of(checkpoint, "--resume")
         settings = merge_resumed_flags(settings, saved["flags"])
         check_flags(settings)
-    ensure_writable(run_dir or log_dir, "run to --resume" if run_dir else "--log_dir")
+    ensure_writable(run_dir or log_dir, "run to --resume" if run_dir else "--log_dir", keep=False)
     settings.log_dir, settings.data_dir = str(log_dir), str(resolve_path(settings.data_dir, default=DATA_DIR))
     settings.checkpoint, settings.saved, settings.run_dir = checkpoint, saved, run_dir
     return settings
@@ -220,63 +227,38 @@ def flags_to_repeat(args: argparse.Namespace) -> list[str]:
     return words
 
 
-def check_flags(args: argparse.Namespace) -> None:
-    """Raises InputError for the first flag whose value makes no sense."""
-    for name, least in (("block_size", 1), ("train_batch_size", 1), ("num_epochs", 1), ("max_steps", 1),
-                        ("val_every_n_steps", 1), ("generate_every_n_steps", 1), ("generate_batch_size", 1),
-                        ("num_nodes", 1), ("warmup_steps", 0), ("num_workers", 0), ("seed", 0)):  # fmt: skip
-        value = getattr(args, name)
-        if not (value is None and name == "max_steps") and (not isinstance(value, int) or value < least):
-            raise InputError(f"--{name} must be a whole number of at least {least}, not {value}")
-    for name in ("txt_file", "data_dir", "log_dir"):
-        if not str(getattr(args, name)):
-            raise InputError(f"--{name} must not be empty: give a path, or leave it out")
-    if args.seed >= 2**32:
-        raise InputError(f"--seed must be below 2**32, not {args.seed}")
-    if not (math.isfinite(args.learning_rate) and args.learning_rate > 0):
-        raise InputError(f"--learning_rate must be a positive number, not {args.learning_rate}")
+def check_values(args: argparse.Namespace) -> None:
+    """Raises InputError for the first flag whose value makes no sense by itself."""
+    check_whole_numbers(args, {name: least_and_most for name, least_and_most in LIMITS.items()
+                               if not (name == "max_steps" and args.max_steps is None)})  # fmt: skip
+    check_paths(args, ("txt_file", "data_dir", "log_dir", "resume", "use_pretrained"))
+    check_positive(args, ["learning_rate"])
     for name in ("weight_decay", "clip_grad_norm", "min_learning_rate"):
         value = getattr(args, name)
         if not (math.isfinite(value) and value >= 0):
             raise InputError(f"--{name} must be a number of at least 0, not {value}")
+    if len(args.betas) != 2 or not all(0 <= beta < 1 for beta in args.betas):
+        raise InputError(f"--betas must be two numbers of at least 0 and below 1, not {args.betas}")
+    check_devices_flag(args.devices)
+    check_choices(args, {"model_type": MODEL_TYPES, "precision": PRECISIONS, "accelerator": ACCELERATORS,
+                         "strategy": STRATEGIES, "lr_schedule": SCHEDULES})  # fmt: skip
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """Raises InputError for the first flag whose value makes no sense, by itself or beside the others."""
+    check_values(args)
     if args.min_learning_rate > args.learning_rate:
         raise InputError(f"--min_learning_rate {args.min_learning_rate} must not be above --learning_rate "
                          f"{args.learning_rate}")  # fmt: skip
     if "min_learning_rate" in args.given and args.min_learning_rate and args.lr_schedule == "constant":
         raise InputError("--min_learning_rate is where a cosine ends, and --lr_schedule is constant: leave it out, or "
                          "give --lr_schedule cosine")  # fmt: skip
-    if len(args.betas) != 2 or not all(0 <= beta < 1 for beta in args.betas):
-        raise InputError(f"--betas must be two numbers of at least 0 and below 1, not {args.betas}")
-    if str(args.devices) != "auto" and (not str(args.devices).isdecimal() or int(args.devices) < 1):
-        raise InputError(f"--devices must be 'auto' or a whole number of at least 1, not {args.devices}")
-    for name, choices in (("model_type", MODEL_TYPES), ("precision", PRECISIONS), ("accelerator", ACCELERATORS),
-                          ("strategy", STRATEGIES), ("lr_schedule", SCHEDULES)):  # fmt: skip
-        if (value := getattr(args, name)) not in choices:
-            raise InputError(f"--{name} must be one of {', '.join(choices)}, not {value}")
     if args.use_pretrained in PUBLISHED and not Path(args.use_pretrained).is_dir():
         raise InputError(f"--use_pretrained takes a folder, and there is none named {args.use_pretrained}: for the "
                          f"published weights give --use_pretrained --model_type {args.use_pretrained}")  # fmt: skip
     if args.use_pretrained == "hub" and args.model_type not in PUBLISHED:
         raise InputError(f"there are no published weights for --model_type {args.model_type}: choose one of "
                          f"{', '.join(PUBLISHED)}, or leave out --use_pretrained")  # fmt: skip
-
-
-def resolve_path(path: str | Path, default: str | None = None) -> Path:
-    """Absolute form of `path`. The course's relative `default` starts in this directory, so that a script may be run
-    from anywhere; every other path starts in the current directory."""
-    if default is not None and Path(path) == Path(default):
-        return (HERE / path).resolve()
-    return Path(path).expanduser().resolve()
-
-
-def ensure_writable(directory: Path, flag: str) -> None:
-    """Create a directory. Raises InputError, which names the flag to change, if nothing can be written into it."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            pass
-    except OSError as error:
-        raise InputError(f"cannot write into {directory} ({error.strerror}): give another {flag}") from error
 
 
 def find_checkpoint(run: str, log_dir: Path, which: str) -> Path:
@@ -291,15 +273,14 @@ def find_checkpoint(run: str, log_dir: Path, which: str) -> Path:
         InputError: there is none.
     """
     if run == "newest":
-        found = sorted(log_dir.rglob(f"{RUNS}/*/checkpoints/{which}.ckpt"), key=lambda path: path.stat().st_mtime)
+        found = newest_file(log_dir, "checkpoints", f"{which}.ckpt")
         if not found:
             raise InputError(f"no run in {log_dir} has a checkpoint yet: train one first, or name a run's folder")
-        return found[-1]
-    for place in (Path(run).expanduser(), log_dir / RUNS / run):
-        if place.is_file():
-            return place.resolve()
-        if (found := place / "checkpoints" / f"{which}.ckpt").is_file():
-            return found.resolve()
+        return found
+    for place in (resolve_path(run), log_dir / RUNS / run):
+        for file in (place, place / "checkpoints" / f"{which}.ckpt"):
+            if os.path.isfile(file):
+                return file
     raise InputError(
         f"{run} is no run with a checkpoint, neither as a path nor in {log_dir / RUNS}: name a run's folder"
     )

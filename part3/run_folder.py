@@ -8,7 +8,6 @@ import shlex
 import statistics
 import subprocess
 import sys
-import uuid
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -17,32 +16,15 @@ import torch
 
 from gpt import GPT
 from inputs import HERE, InputError, flags_to_repeat
+from run_files import atomic_write, read_verified_checkpoint
 from vocabulary import Vocabulary, from_state
 
 GOALS = (2.0, 1.8, 1.6, 1.5)  # the summary has the step and the time at which the validation loss falls below each
 NOT_RECORDED = ("given", "resume", "checkpoint", "saved", "run_dir")  # settings that describe one start of a run
+RECORD = "RunRecord"  # the callback whose rows a checkpoint holds
 PACKAGES = ("torch", "pytorch-lightning", "numpy", "tokenizers", "safetensors")
 CONFIG = ("n_layer", "n_head", "n_embd", "vocab_size", "block_size", "embd_pdrop", "resid_pdrop", "attn_pdrop",
           "layer_norm_epsilon", "tie_weights")  # fmt: skip
-
-
-def atomic_write(path: Path, write, mode: str = "w") -> None:
-    """Replace a file in one step: after an interruption it has its old or its new content, never a part.
-
-    Args:
-        path: the file.
-        write: function that is called with the open temporary file.
-        mode: "w" for text, "wb" for bytes.
-    """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # unique, since other machines may write this file
-    newline, encoding = (None, None) if "b" in mode else ("", "utf-8")
-    try:
-        with open(temporary, mode, newline=newline, encoding=encoding) as file:
-            write(file)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def recorded_flags(args: argparse.Namespace) -> dict:
@@ -129,12 +111,10 @@ def read_checkpoint(path: Path) -> dict:
     Raises:
         InputError: the file cannot be read, or part 3's training did not write it.
     """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch reports damage in many ways: zip, pickle, EOF and runtime errors
-        raise InputError(f"{path} is damaged or no checkpoint: choose another one, or train again") from error
-    wanted = ("state_dict", "gpt_config", "vocabulary", "flags", "text_sha256", "global_step")
-    if not isinstance(checkpoint, dict) or any(key not in checkpoint for key in wanted):
+    wanted = ("state_dict", "optimizer_states", "gpt_config", "vocabulary", "flags", "text_sha256", "epoch",
+              "global_step", "callbacks")  # fmt: skip
+    checkpoint = read_verified_checkpoint(path, wanted, kind="GPT", part="part 3")
+    if RECORD not in checkpoint["callbacks"]:
         raise InputError(f"{path} is not a checkpoint of this GPT: choose one that part 3 wrote")
     return checkpoint
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 if __name__ == "__main__":  # flags first, since importing PyTorch takes seconds
     sys.path.insert(0, str(Path(__file__).resolve().parent))  # for `python -m part3.train` and `python -P`
+    from cli import start
     from inputs import parse_args
 
-    ARGS = parse_args()
+    ARGS = start(parse_args)
 
 import argparse
-import os
 
 import pytorch_lightning as pl
 import torch
@@ -19,16 +19,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from callbacks import StopAtNonFiniteLoss
+from cli import run_command
 from dataset import Batches, TextDataset, train_loader, val_loader
 from generate import generate
 from gpt import GPT
 from gpu import compile_options, configure_gpu, keep_on_gpu
-from inputs import InputError, parse_args, resolve_settings, with_defaults
+from inputs import parse_args, resolve_settings, with_defaults
 from metrics import TokenMeansModule
+from processes import check_compiler, explained_failures
+from rewind import run_directory
 from run_folder import config_of, read_checkpoint
 from training_run import (
     configure_cpu,
     gpu_backend,
+    join_processes,
     log_to_stdout,
     make_datasets,
     make_model,
@@ -164,25 +168,32 @@ def train(args: argparse.Namespace) -> dict[str, float]:
     Raises:
         InputError: a flag, the text, the weights, the run to resume or the log directory cannot be used, or the loss is
             not finite.
-        KeyboardInterrupt or SystemExit: the training was interrupted; a message has told how to resume it.
+        KeyboardInterrupt, SystemExit: a signal has ended the training; a message has told how to resume it.
     """
     log_to_stdout()
     configure_cpu()
     silence_lightning()
     settings = resolve_settings(args, read_checkpoint)
+    check_compiler(settings)
+    with explained_failures(lower="--train_batch_size, --block_size or --model_type"):
+        return _train(settings)
+
+
+def _train(settings: argparse.Namespace) -> dict[str, float]:
+    processes = join_processes(settings)
     configure_gpu(settings.deterministic)
     seed_everything(settings.seed)
     text = read_text_of_run(settings)
     vocabulary = make_vocabulary(settings, text)
     train_set, val_set = make_datasets(settings, vocabulary, text)
     model = make_model(settings, vocabulary)
-    trainer, record = make_trainer(settings, len(train_set), text)
+    trainer, record = make_trainer(settings, len(train_set), text, processes)
     module = GPTLightningModule(settings, model, train_set, val_set)
     if settings.precision == "64-true":
         module.double()  # before the checkpoint is loaded, which would be rounded to float32 otherwise
     if settings.compile:
         module.model.compile(**compile_options(gpu_backend(settings.accelerator)))
-    with resumable(trainer, settings):
+    with run_directory(trainer, record, settings), resumable(trainer, settings):
         trainer.fit(module, ckpt_path=settings.checkpoint, weights_only=True)
         if trainer.is_global_zero:
             write_results(settings, trainer, record, module)
@@ -197,21 +208,11 @@ def main(argv: list[str] | argparse.Namespace | None = None) -> int:
         argv: its words, or the parsed flags; None: those of this process.
 
     Returns:
-        The exit code: 0; 2 after one sentence about input that cannot be used; 130 after an interruption; 143 after
-        SIGTERM.
+        The exit code: 0; 2 after one sentence about input that cannot be used; 130, 143 or 138 after SIGINT, SIGTERM or
+        SIGUSR1.
     """
     args = argv if isinstance(argv, argparse.Namespace) else parse_args(argv)
-    try:
-        train(args)
-    except InputError as error:
-        if os.environ.get("LOCAL_RANK", os.environ.get("SLURM_PROCID", "0")) == "0":  # once, not from each process
-            print(f"train.py: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    except SystemExit as stop:  # Lightning exits with a code after Ctrl-C, without one after SIGTERM
-        return 130 if stop.code else 143
-    return 0
+    return run_command(train, args, "train.py")
 
 
 if __name__ == "__main__":

@@ -14,17 +14,18 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from callbacks import BestAndLast, GenerateCallback, RunRecord, SeedEveryRound, StepBar
+from callbacks import BestAndLast, GenerateCallback, RunRecord, SeedEveryRound, StepBar, StopWhenWarned
 from dataset import TextDataset, load_text, split, steps_per_epoch
 from gpt import GPT
-from inputs import InputError
+from inputs import RUNS, InputError
+from lightning_files import AtomicCheckpointIO, RunLogger
 from pictures import plot_curves
 from pretrained import check_fits, load_vocabulary
-from run_folder import atomic_write, model_of, resume_hint, write_summary
+from processes import Processes, StopRequest, count_devices, find_processes
+from run_files import atomic_write
+from run_folder import model_of, resume_hint, write_summary
 from vocabulary import Characters, Vocabulary, from_state
 
 log = logging.getLogger("part3")  # the logger of all modules of this part
@@ -164,30 +165,32 @@ def make_datasets(settings: argparse.Namespace, vocabulary: Vocabulary, text: st
     return train_set, val_set
 
 
-def count_devices(settings: argparse.Namespace) -> int:
-    """Number of processes that the flags ask for.
+def join_processes(settings: argparse.Namespace) -> Processes:
+    """The processes of the training.
 
     Raises:
-        InputError: this machine has fewer.
+        InputError: the flags ask for more devices than there are, for a GPU where there is none, or for other processes
+            than there are.
     """
-    num_gpus = 0 if settings.accelerator == "cpu" else torch.cuda.device_count()
-    available = num_gpus or os.cpu_count()
+    if settings.accelerator == "gpu" and not gpu_backend("gpu"):
+        if "accelerator" in settings.given:
+            raise InputError("--accelerator gpu: PyTorch finds no GPU here: leave the flag out to train on the CPU")
+        raise InputError("the run to --resume was started with --accelerator gpu, and PyTorch finds no GPU here: give "
+                         "--accelerator cpu to continue it on the CPU")  # fmt: skip
+    available = num_gpus(settings) or os.cpu_count()
     if settings.devices != "auto" and int(settings.devices) > available:
         raise InputError(f"--devices is {settings.devices}, but this machine has {available}: give at most so many")
-    devices = max(1, num_gpus) if settings.devices == "auto" else int(settings.devices)
-    return devices * settings.num_nodes
+    return find_processes(count_devices(settings.devices, num_gpus(settings)), settings.num_nodes)
 
 
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Replaces a checkpoint in one step. Lightning's own plugin writes it into the directory for temporary files first
-    and copies it from there, which takes more than one step where that is another file system."""
-
-    def save_checkpoint(self, checkpoint: dict, path: str, storage_options=None) -> None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(Path(path), lambda file: torch.save(checkpoint, file), mode="wb")
+def num_gpus(settings: argparse.Namespace) -> int:
+    """GPUs that the training may use."""
+    return 0 if settings.accelerator == "cpu" else torch.cuda.device_count()
 
 
-def make_trainer(settings: argparse.Namespace, num_windows: int, text: str) -> tuple[pl.Trainer, RunRecord]:
+def make_trainer(
+    settings: argparse.Namespace, num_windows: int, text: str, processes: Processes | None = None
+) -> tuple[pl.Trainer, RunRecord]:
     """The trainer, whose epochs are the rounds between two validations, and the callback that keeps the run's record.
     Both write into one run directory.
 
@@ -195,12 +198,14 @@ def make_trainer(settings: argparse.Namespace, num_windows: int, text: str) -> t
         settings: the run's settings.
         num_windows: windows of the training set.
         text: the whole text.
+        processes: those of the training; None: as the settings say.
 
     Raises:
         InputError: the devices, the strategy or the number format are not available on this machine, or the run has
             all its steps already.
     """
-    num_devices = count_devices(settings)
+    processes = processes or join_processes(settings)
+    num_devices = processes.world_size()
     num_steps = planned_steps(settings, num_windows, num_devices)
     done, rounds = steps_and_rounds_done(settings, num_steps)
     bar = show_progress(settings.progress_bar)
@@ -211,10 +216,10 @@ def make_trainer(settings: argparse.Namespace, num_windows: int, text: str) -> t
         GenerateCallback(settings.generate_batch_size, settings.generate_every_n_steps),
         record,
         BestAndLast(kept_steps=done),
+        StopWhenWarned(StopRequest()),
         *([StepBar(record)] if bar else []),
     ]
-    if settings.accelerator == "gpu" and not gpu_backend("gpu"):
-        raise InputError("--accelerator gpu: PyTorch finds no GPU here: leave the flag out to train on the CPU")
+    processes.start(num_devices // settings.num_nodes)
     try:
         trainer = pl.Trainer(
             accelerator=settings.accelerator,
@@ -226,8 +231,9 @@ def make_trainer(settings: argparse.Namespace, num_windows: int, text: str) -> t
             reload_dataloaders_every_n_epochs=1,
             use_distributed_sampler=False,
             gradient_clip_val=settings.clip_grad_norm or None,
-            logger=TensorBoardLogger(**logger_location(settings, done), default_hp_metric=False),
-            plugins=[AtomicCheckpointIO()],
+            logger=RunLogger(Path(settings.log_dir, RUNS)),
+            plugins=[AtomicCheckpointIO(), processes],
+            default_root_dir=os.devnull,  # from another one, Lightning would load any hpc_ckpt_*.ckpt
             callbacks=callbacks,
             enable_progress_bar=bar,
             enable_model_summary=False,
@@ -240,9 +246,6 @@ def make_trainer(settings: argparse.Namespace, num_windows: int, text: str) -> t
         ) from error
     if settings.precision == "64-true" and trainer.strategy.root_device.type == "mps":
         raise InputError("--precision 64-true needs float64, which Apple's GPUs do not have: give --accelerator cpu")
-    if trainer.world_size != num_devices:
-        raise InputError(f"--devices and --num_nodes ask for {num_devices} processes, but {trainer.world_size} run: "
-                         "under SLURM, give --ntasks-per-node the number of --devices")  # fmt: skip
     return trainer, record
 
 
@@ -264,27 +267,22 @@ def steps_and_rounds_done(settings: argparse.Namespace, num_steps: int) -> tuple
     return done, settings.saved["epoch"] + 1
 
 
-def logger_location(settings: argparse.Namespace, done: int) -> dict:
-    """Lightning's logger arguments for the directory of the resumed run, whose TensorBoard events after `done` steps
-    are replaced, or for a new one in `log_dir`."""
-    if settings.run_dir is None:
-        return {"save_dir": settings.log_dir}
-    run_dir = settings.run_dir
-    return {"save_dir": run_dir.parent.parent, "name": run_dir.parent.name, "version": run_dir.name,
-            "purge_step": done + 1}  # fmt: skip
-
-
 @contextlib.contextmanager
 def resumable(trainer: pl.Trainer, settings: argparse.Namespace):
     """Context of a training: if it is interrupted, a message says how to resume it. The KeyboardInterrupt or
     SystemExit is raised again."""
+    request = next(callback.request for callback in trainer.callbacks if isinstance(callback, StopWhenWarned))
     try:
-        yield
-    except (KeyboardInterrupt, SystemExit):
+        with request:
+            yield
+    except (KeyboardInterrupt, SystemExit) as stop:
         if trainer.is_global_zero:
             run_dir, kept_steps = Path(trainer.logger.log_dir), trainer.checkpoint_callback.kept_steps
             log.info("\n%s", resume_hint(run_dir, settings, trainer.global_step, kept_steps))
-        raise
+        if isinstance(stop, SystemExit) and stop.code == 1:  # Lightning's exit code after a KeyboardInterrupt
+            stop = KeyboardInterrupt()
+        stop.explained = True
+        raise stop
 
 
 def planned_steps(config: argparse.Namespace, num_windows: int, world_size: int) -> int:
@@ -315,7 +313,7 @@ def write_results(settings: argparse.Namespace, trainer: pl.Trainer, record: Run
     """Write the curves into the run directory, and `summary.json` last."""
     folder, board = Path(trainer.logger.log_dir), trainer.logger.experiment
     figure = plot_curves(record.rows, module.train_dataset.vocab_size)
-    figure.savefig(folder / "curves.png", dpi=150)
+    atomic_write(folder / "curves.png", lambda file: figure.savefig(file, format="png", dpi=150), mode="wb")
     board.add_figure("curves", figure, global_step=trainer.global_step)
     results = {
         "parameters": sum(p.numel() for p in module.parameters()),

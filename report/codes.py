@@ -11,11 +11,15 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "part2"))
+if __name__ == "__main__":  # first of all: importing PyTorch takes seconds, in which the command may be interrupted
+    from cli import start
+
+    start()
+
 import torch
 from torch import Tensor
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY / "part2"))
 SHOWN = 2000  # codes in the table, enough for a picture
 
 
@@ -90,31 +94,33 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", required=True, metavar="RUN", help="a run of part 2: its folder or checkpoint")
     parser.add_argument("--data_dir", help="folder with MNIST/raw; the one the run was trained from if left out")
     parser.add_argument("--seed", type=int, default=0, help="seed of the draws from the prior")
-    parser.add_argument("--output_dir", type=Path, help="where the files go; the run's folder if left out")
+    parser.add_argument("--output_dir", help="where the files go; the run's folder if left out")
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, or 2 after one sentence about what cannot be used."""
-    args = build_parser().parse_args(argv)
+def compute(args) -> None:
+    """Write the results that the flags ask for, and print the paths of their files."""
+    from cli import check_paths, check_whole_numbers, resolve_path
     from evaluation import evaluating
     from generate import check_data_dir
-    from inputs import InputError, ensure_writable, find_checkpoint, run_dir_of
+    from inputs import ensure_writable, find_checkpoint, run_dir_of
     from mnist import load_test_images
     from run_folder import atomic_write, load_aae, write_json
 
+    check_whole_numbers(args, {"seed": (0, 2**32 - 1)})
+    check_paths(args, ("checkpoint", "data_dir", "output_dir"))
     begin = time.perf_counter()
-    try:
-        path = find_checkpoint(args.checkpoint, Path("."))
-        model, checkpoint = load_aae(path)
-        flags = {**checkpoint["flags"], **({"data_dir": args.data_dir} if args.data_dir else {})}
-        check_data_dir(args, checkpoint["flags"], needed=True)
-        folder = args.output_dir or run_dir_of(path, "--checkpoint, or a place for the results to --output_dir")
-        images, labels = load_test_images(argparse.Namespace(**flags))
-        ensure_writable(folder, "--output_dir")
-    except InputError as error:
-        print(f"codes.py: error: {error}", file=sys.stderr)
-        return 2
+    path = find_checkpoint(args.checkpoint, Path("."))
+    model, checkpoint = load_aae(path)
+    flags = {**checkpoint["flags"], **({"data_dir": str(resolve_path(args.data_dir))} if args.data_dir else {})}
+    check_data_dir(args, checkpoint["flags"], needed=True)
+    folder = (
+        resolve_path(args.output_dir)
+        if args.output_dir
+        else run_dir_of(path, "--checkpoint, or a place for the results to --output_dir")
+    )
+    images, labels = load_test_images(argparse.Namespace(**flags))
+    ensure_writable(folder, "--output_dir")
     with evaluating(model):  # an encoder that is not deterministic gives one draw from q(z|x) for each image
         codes = torch.cat([model.encoder(piece) for piece in images.split(1000)])  # (N, D)
     draws = torch.randn(codes.shape, generator=torch.Generator().manual_seed(args.seed))
@@ -133,7 +139,14 @@ def main(argv: list[str] | None = None) -> int:
     }
     write_json(folder / "codes.json", result)
     print(folder / "codes.json")
-    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0, 2 after one sentence about what cannot be used, or 128 + number
+    after a signal."""
+    from cli import run_command
+
+    return run_command(compute, build_parser().parse_args(argv), "codes.py")
 
 
 if __name__ == "__main__":

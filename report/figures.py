@@ -4,8 +4,15 @@ beside them, and lists in `report/results/available.json` what the report can sh
 import csv
 import json
 import math
+import sys
 from pathlib import Path
 from statistics import NormalDist
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "part1"))
+from cli import Parser, run_command, start
+
+if __name__ == "__main__":
+    start(Parser(prog="figures.py", description=__doc__.split("\n\n")[0]).parse_args)
 
 import matplotlib
 import numpy as np
@@ -307,21 +314,26 @@ def list_available() -> None:
     (REPORT / "results" / "available.json").write_text(json.dumps(listed, indent=2) + "\n")
 
 
-def main() -> int:
+def draw(args=None) -> None:
+    """Draw all figures, and print the paths of their files."""
     folder = REPORT / "figures"
     folder.mkdir(exist_ok=True)
     draws = (attention_cost, likelihood, bpd, gap, code_clouds, aae_losses, distances, gpt_curves, attention)
-    drawings = {draw.__name__: draw for draw in draws}
+    drawings = {function.__name__: function for function in draws}
     drawings["manifold"] = lambda: manifold("vae_z2")
     drawings["planes"] = lambda: manifold("ae_z2", "aae_z2")
     with matplotlib.rc_context(STYLE):
-        for name, draw in drawings.items():
+        for name, function in drawings.items():
             path = folder / f"{name}.svg"
-            draw().savefig(path, dpi=250, metadata={"Date": None})
+            function().savefig(path, dpi=250, metadata={"Date": None})
             print(path)
     write_excerpts(folder)
     list_available()
-    return 0
+
+
+def main() -> int:
+    """Run the command, which has no flags; returns the exit code."""
+    return run_command(draw, None, "figures.py")
 
 
 if __name__ == "__main__":

@@ -10,10 +10,15 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "part1"))
+if __name__ == "__main__":  # first of all: importing PyTorch takes seconds, in which the command may be interrupted
+    from cli import start
+
+    start()
+
 import torch
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY / "part1"))
 
 
 def first_losses(model, batches) -> list[float]:
@@ -40,25 +45,23 @@ def build_parser():
     parser.add_argument("--data_dir", default="../data/", help="folder with MNIST/raw")
     parser.add_argument("--steps", type=int, default=100, help="how many steps, at most an epoch")
     parser.add_argument("--seed", type=int, default=42, help="seed of the weights and of the batches")
-    parser.add_argument("--output_dir", type=Path, default=REPOSITORY / "report" / "results",
+    parser.add_argument("--output_dir", default=str(REPOSITORY / "report" / "results"),
                         help="where first_steps.json goes")  # fmt: skip
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, or 2 after one sentence about what cannot be used."""
-    args = build_parser().parse_args(argv)
-    from inputs import InputError
+def compute(args) -> None:
+    """Write the results that the flags ask for, and print the paths of their files."""
+    from cli import check_paths, check_whole_numbers, ensure_writable, resolve_path
     from mnist import mnist
     from train_pl import VAE
 
-    try:
-        if args.steps < 1:
-            raise InputError(f"--steps must be at least 1, not {args.steps}")
-        loader = mnist(args.data_dir, num_workers=0, seed=args.seed)[0]
-    except InputError as error:
-        print(f"first_steps.py: error: {error}", file=sys.stderr)
-        return 2
+    check_whole_numbers(args, {"steps": (1, 10**6), "seed": (0, 2**32 - 1)})
+    check_paths(args, ("data_dir", "output_dir"))
+    output_dir = resolve_path(args.output_dir)
+    ensure_writable(output_dir, "--output_dir", keep=False)
+
+    loader = mnist(args.data_dir, num_workers=0, seed=args.seed)[0]
     torch.manual_seed(args.seed)
     model = VAE(num_filters=32, z_dim=20, lr=1e-3)
     losses = first_losses(model, itertools.islice(loader, args.steps))
@@ -69,10 +72,18 @@ def main(argv: list[str] | None = None) -> int:
         "command": f"python report/first_steps.py --steps {args.steps} --seed {args.seed} --data_dir DATA",
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    path = args.output_dir / "first_steps.json"
+    output_dir.mkdir(parents=True, exist_ok=True)
+    path = output_dir / "first_steps.json"
     path.write_text(json.dumps(result) + "\n")
     print(path)
-    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0, 2 after one sentence about what cannot be used, or 128 + number
+    after a signal."""
+    from cli import run_command
+
+    return run_command(compute, build_parser().parse_args(argv), "first_steps.py")
 
 
 if __name__ == "__main__":

@@ -12,11 +12,16 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "part2"))
+if __name__ == "__main__":  # first of all: importing PyTorch takes seconds, in which the command may be interrupted
+    from cli import start
+
+    start()
+
 import torch
 from torch import nn
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY / "part2"))
 BLACK = -0.99  # an image whose pixels, in [-1, 1], are all below this
 SETTINGS = ((1.0, 2), (1.0, 8), (0.995, 2), (0.995, 8))  # λ and latent dimensions
 
@@ -74,42 +79,38 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data_dir", default=DATA_DIR, help="folder with MNIST/raw")
     parser.add_argument("--steps", type=int, default=200, help="of each training")
     parser.add_argument("--seeds", type=int, default=8, help="trainings of each setting, with the seeds 0, 1, ...")
-    parser.add_argument("--output_dir", type=Path, default=REPOSITORY / "report" / "results",
+    parser.add_argument("--output_dir", default=str(REPOSITORY / "report" / "results"),
                         help="where initialisation.json goes")  # fmt: skip
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, or 2 after one sentence about what cannot be used."""
-    args = build_parser().parse_args(argv)
+def compute(args) -> None:
+    """Write the results that the flags ask for, and print the paths of their files."""
+    from cli import check_paths, check_whole_numbers, resolve_path
     from inputs import InputError, ensure_writable
     from inputs import build_parser as training_flags
     from mnist import mnist, mnist_test
     from run_folder import device_name, write_json
 
+    check_whole_numbers(args, {"steps": (1, 10**6), "seeds": (1, 1000)})
+    check_paths(args, ("data_dir", "output_dir"))
+    output_dir = resolve_path(args.output_dir)
     started = time.perf_counter()
-    try:
-        for flag in ("steps", "seeds"):
-            if getattr(args, flag) < 1:
-                raise InputError(f"--{flag} must be at least 1, not {getattr(args, flag)}")
-        ensure_writable(args.output_dir, "--output_dir")
-        flags = training_flags().parse_args([])
-        images = next(iter(mnist_test(args.data_dir, batch_size=1000)))[0]
-        loader = mnist(args.data_dir, flags.batch_size, num_workers=0, seed=0)
-        if args.steps > len(loader):
-            raise InputError(f"--steps must be at most {len(loader)}, the steps of an epoch, not {args.steps}")
-        rows = []
-        for lambda_, z_dim in SETTINGS:
-            flags.lambda_, flags.z_dim = lambda_, z_dim
-            for default_bias, seed in itertools.product((True, False), range(args.seeds)):
-                loader.sampler.set_epoch(seed)
-                found = begin(flags, seed, default_bias, itertools.islice(loader, args.steps), images)
-                rows.append({"lambda": lambda_, "z_dim": z_dim, "default_bias": default_bias, "seed": seed, **found})
-                print(f"λ {lambda_:g}, z_dim {z_dim}, {'default bias' if default_bias else 'mean grey'}, seed {seed}: "
-                      f"reconstruction {found['recon_loss']:.3f}, {found['black']:.0%} black", flush=True)  # fmt: skip
-    except InputError as error:
-        print(f"initialisation.py: error: {error}", file=sys.stderr)
-        return 2
+    ensure_writable(output_dir, "--output_dir", keep=False)
+    flags = training_flags().parse_args([])
+    images = next(iter(mnist_test(args.data_dir, batch_size=1000)))[0]
+    loader = mnist(args.data_dir, flags.batch_size, num_workers=0, seed=0)
+    if args.steps > len(loader):
+        raise InputError(f"--steps must be at most {len(loader)}, the steps of an epoch, not {args.steps}")
+    rows = []
+    for lambda_, z_dim in SETTINGS:
+        flags.lambda_, flags.z_dim = lambda_, z_dim
+        for default_bias, seed in itertools.product((True, False), range(args.seeds)):
+            loader.sampler.set_epoch(seed)
+            found = begin(flags, seed, default_bias, itertools.islice(loader, args.steps), images)
+            rows.append({"lambda": lambda_, "z_dim": z_dim, "default_bias": default_bias, "seed": seed, **found})
+            print(f"λ {lambda_:g}, z_dim {z_dim}, {'default bias' if default_bias else 'mean grey'}, seed {seed}: "
+                  f"reconstruction {found['recon_loss']:.3f}, {found['black']:.0%} black", flush=True)  # fmt: skip
     result = {
         "rows": rows,
         "recon_loss_of_black": (images + 1).square().mean().item(),
@@ -120,9 +121,17 @@ def main(argv: list[str] | None = None) -> int:
         "seconds": round(time.perf_counter() - started, 1),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    write_json(args.output_dir / "initialisation.json", result)
-    print(args.output_dir / "initialisation.json")
-    return 0
+    output_dir.mkdir(parents=True, exist_ok=True)
+    write_json(output_dir / "initialisation.json", result)
+    print(output_dir / "initialisation.json")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0, 2 after one sentence about what cannot be used, or 128 + number
+    after a signal."""
+    from cli import run_command
+
+    return run_command(compute, build_parser().parse_args(argv), "initialisation.py")
 
 
 if __name__ == "__main__":

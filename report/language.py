@@ -12,11 +12,15 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "part3"))
+if __name__ == "__main__":  # first of all: importing PyTorch takes seconds, in which the command may be interrupted
+    from cli import start
+
+    start()
+
 import torch
 from torch import Tensor
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY / "part3"))
 TEMPERATURES = (0.5, 0.8, 1.0, 1.5)
 
 
@@ -107,33 +111,33 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--prompt", default="The king said to her", help="what to attend to, and to continue")
     parser.add_argument("--n_steps", type=int, default=240, help="characters to add")
     parser.add_argument("--seed", type=int, default=0, help="seed of the sampled texts")
-    parser.add_argument("--output_dir", type=Path, help="where the file goes; the run's folder if left out")
+    parser.add_argument("--output_dir", help="where the file goes; the run's folder if left out")
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, or 2 after one sentence about what cannot be used."""
-    args = build_parser().parse_args(argv)
+def compute(args) -> None:
+    """Write the results that the flags ask for, and print the paths of their files."""
+    from cli import check_paths, check_whole_numbers, resolve_path
     from inputs import InputError, ensure_writable, find_checkpoint, run_dir_of
     from run_folder import atomic_write, load_gpt
     from vocabulary import Characters
 
+    check_whole_numbers(args, {"n_steps": (1, 10**6), "seed": (0, 2**32 - 1)})
+    check_paths(args, ("checkpoint", "output_dir"))
     begin = time.perf_counter()
-    try:
-        path = find_checkpoint(args.checkpoint, Path("."), "best")
-        model, vocabulary, checkpoint = load_gpt(path)
-        if not isinstance(vocabulary, Characters):
-            raise InputError(f"{path} was trained on pieces of words: name a run that was trained on characters")
-        if not 2 <= len(args.prompt) <= model.block_size:
-            raise InputError(f"--prompt must have 2 to {model.block_size} characters, not {len(args.prompt)}")
-        if args.n_steps < 1:
-            raise InputError(f"--n_steps must be at least 1, not {args.n_steps}")
-        vocabulary.encode(args.prompt)  # an unknown character is reported
-        folder = args.output_dir or run_dir_of(path, "--checkpoint, or a place for the result to --output_dir")
-        ensure_writable(folder, "--output_dir")
-    except InputError as error:
-        print(f"language.py: error: {error}", file=sys.stderr)
-        return 2
+    path = find_checkpoint(args.checkpoint, Path("."), "best")
+    model, vocabulary, checkpoint = load_gpt(path)
+    if not isinstance(vocabulary, Characters):
+        raise InputError(f"{path} was trained on pieces of words: name a run that was trained on characters")
+    if not 2 <= len(args.prompt) <= model.block_size:
+        raise InputError(f"--prompt must have 2 to {model.block_size} characters, not {len(args.prompt)}")
+    vocabulary.encode(args.prompt)  # an unknown character is reported
+    folder = (
+        resolve_path(args.output_dir)
+        if args.output_dir
+        else run_dir_of(path, "--checkpoint, or a place for the result to --output_dir")
+    )
+    ensure_writable(folder, "--output_dir")
     result = {
         "prompt": args.prompt,
         "step": checkpoint["global_step"],
@@ -147,7 +151,14 @@ def main(argv: list[str] | None = None) -> int:
     }
     atomic_write(folder / "language.json", lambda file: file.write(json.dumps(result, ensure_ascii=False) + "\n"))
     print(folder / "language.json")
-    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0, 2 after one sentence about what cannot be used, or 128 + number
+    after a signal."""
+    from cli import run_command
+
+    return run_command(compute, build_parser().parse_args(argv), "language.py")
 
 
 if __name__ == "__main__":

@@ -14,13 +14,17 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "part1"))
+if __name__ == "__main__":  # first of all: importing PyTorch takes seconds, in which the command may be interrupted
+    from cli import start
+
+    start()
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY / "part1"))
 SAMPLES = (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000)
 
 
@@ -141,36 +145,38 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=int, default=16, help="how many test images")
     parser.add_argument("--repetitions", type=int, default=3, help="how often each estimate is made")
     parser.add_argument("--seed", type=int, default=0, help="seed of the draws and of the choice of images")
-    parser.add_argument("--output_dir", type=Path, help="where the file goes; by default the run directory")
+    parser.add_argument("--output_dir", help="where the file goes; by default the run directory")
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
+def compute(args) -> None:
+    """Write the results that the flags ask for, and print the paths of their files."""
+    from cli import check_paths, check_whole_numbers, resolve_path
     from generate import check_data_dir
-    from inputs import InputError, ensure_writable, find_checkpoint, run_dir_of
+    from inputs import ensure_writable, find_checkpoint, run_dir_of
     from mnist import load_data
     from run_folder import atomic_write
     from train_pl import load_vae
     from training_run import configure_cpu
 
+    check_whole_numbers(args, {"images": (1, 10_000), "repetitions": (2, 1000), "seed": (0, 2**32 - 1)})
+    check_paths(args, ("checkpoint", "data_dir", "output_dir"))
     configure_cpu()
-    try:
-        for name, least in (("images", 1), ("repetitions", 2)):  # one repetition has no spread
-            if getattr(args, name) < least:
-                raise InputError(f"--{name} must be at least {least}, not {getattr(args, name)}")
-        checkpoint_path = find_checkpoint(args.checkpoint, Path("."), "best")
-        model, checkpoint = load_vae(checkpoint_path)
-        check_data_dir(args, checkpoint["flags"], needed=True)
-        output_dir = args.output_dir or run_dir_of(
-            checkpoint_path, "--checkpoint, or a directory for the result to --output_dir"
-        )
-        flags = {**checkpoint["flags"], "num_workers": 0, **({"data_dir": args.data_dir} if args.data_dir else {})}
-        images = load_data(argparse.Namespace(**flags))[2].dataset[:][0][: args.images]
-        ensure_writable(output_dir, "--output_dir")
-    except InputError as error:
-        print(f"likelihood.py: error: {error}", file=sys.stderr)
-        return 2
+    checkpoint_path = find_checkpoint(args.checkpoint, Path("."), "best")
+    model, checkpoint = load_vae(checkpoint_path)
+    check_data_dir(args, checkpoint["flags"], needed=True)
+    output_dir = (
+        resolve_path(args.output_dir)
+        if args.output_dir
+        else run_dir_of(checkpoint_path, "--checkpoint, or a directory for the result to --output_dir")
+    )
+    flags = {
+        **checkpoint["flags"],
+        "num_workers": 0,
+        **({"data_dir": str(resolve_path(args.data_dir))} if args.data_dir else {}),
+    }
+    images = load_data(argparse.Namespace(**flags))[2].dataset[:][0][: args.images]
+    ensure_writable(output_dir, "--output_dir")
     begin, z_dim = time.perf_counter(), model.hparams.z_dim
     torch.manual_seed(args.seed)
     estimates = {"prior": [], "encoder": []}
@@ -201,7 +207,14 @@ def main(argv: list[str] | None = None) -> int:
     path = output_dir / "likelihood.json"
     atomic_write(path, lambda file: file.write(json.dumps(result, indent=2) + "\n"))
     print(path)
-    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0, 2 after one sentence about what cannot be used, or 128 + number
+    after a signal."""
+    from cli import run_command
+
+    return run_command(compute, build_parser().parse_args(argv), "likelihood.py")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "part1"))
+from cli import InputError, Parser, Stopped, check_paths, complain, resolve_path, run_command, start
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = REPOSITORY / "report" / "results"
 
@@ -69,13 +72,6 @@ KEPT = [
     *(f"results/Prior_samples/samples_epoch_{epoch}.png" for epoch in (0, 20, 50, 100)),
     *(f"results/Reconstruction/reconstruction_{epoch}.png" for epoch in (0, 20, 50, 100)),
 ]
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
-
-    def error(self, message: str):
-        self.exit(2, f"{self.prog}: error: {message} (--help lists the flags)\n")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -146,11 +142,11 @@ def with_data(command: str, data_dir: str) -> list[str]:
 
 
 def check_text(name: str, data_dir: str) -> None:
-    """Raises FileNotFoundError where a run trains on a text of the data folder that is not there."""
+    """Raises InputError where a run trains on a text of the data folder that is not there."""
     for word in RUNS[name].split():
         place, text = with_data(word, data_dir)[0], word.removeprefix("DATA/")
         if text != word and not (REPOSITORY / place).is_file():
-            raise FileNotFoundError(
+            raise InputError(
                 f"the text of {name} is not at {place}: put it there ({SOURCES[word]}), give the folder above {text} "
                 f"with --data_dir, or name the runs to make without {name}"
             )
@@ -176,7 +172,9 @@ def execute(name: str, command: list[str]) -> None:
     with subprocess.Popen([sys.executable, *command], cwd=REPOSITORY) as process:
         try:
             code = process.wait()
-        except KeyboardInterrupt:  # the terminal has told the process, too: let it say what it has saved
+        except (KeyboardInterrupt, Stopped) as stop:  # let it say what it has saved
+            if isinstance(stop, Stopped) and stop.code != 130:  # of Ctrl-C, the terminal has told the process, too
+                process.send_signal(stop.code - 128)
             process.wait()
             raise
     if code:
@@ -201,38 +199,45 @@ def collect(run: Path, name: str) -> None:
     (target / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
-    args.data_dir = os.path.abspath(os.path.expanduser(args.data_dir))  # the runs have another working directory
+def reproduce(args: argparse.Namespace) -> None:
+    """Make the runs that the flags name, one after the other.
+
+    Raises:
+        InputError: there is no such run, its text is not there, or one of the commands failed.
+        Stopped: a signal has ended a run; a message has said how to go on.
+    """
+    check_paths(args, ["data_dir"])
+    data_dir = str(resolve_path(args.data_dir))  # the runs have another working directory
     if unknown := [name for name in args.runs if name not in RUNS]:
-        print(f"reproduce.py: error: no run {unknown[0]}: there are {', '.join(RUNS)}", file=sys.stderr)
-        return 2
+        raise InputError(f"no run {unknown[0]}: there are {', '.join(RUNS)}")
     names = args.runs or list(RUNS)
-    try:
-        for name in names:  # before any training, which takes hours
-            if args.force or not (RESULTS / name / "summary.json").exists():
-                check_text(name, args.data_dir)
-    except FileNotFoundError as error:
-        print(f"reproduce.py: error: {error}", file=sys.stderr)
-        return 2
+    for name in names:  # before any training, which takes hours
+        if args.force or not (RESULTS / name / "summary.json").exists():
+            check_text(name, data_dir)
     for i, name in enumerate(names):
         try:
             if (RESULTS / name / "summary.json").exists() and not args.force:
-                complete(name, args.data_dir)
+                complete(name, data_dir)
             else:
                 print(f"{name}: run {i + 1} of {len(names)}")
-                bring_to_its_end(name, args.data_dir, args.force)
+                bring_to_its_end(name, data_dir, args.force)
         except subprocess.CalledProcessError as failure:
             code = failure.returncode
-            print(f"reproduce.py: error: {name}: {failure.cmd[0]} stopped with exit code {code}", file=sys.stderr)
-            return 2
-        except KeyboardInterrupt:
+            raise InputError(f"{name}: {failure.cmd[0]} stopped with exit code {code}") from failure
+        except (KeyboardInterrupt, Stopped) as stop:
             # By force, the runs that are finished by now would be repeated again.
             runs = f" for {' '.join(names[i:])} alone" if args.force and i else ""
-            print(f"reproduce.py: {name} was interrupted: the same command{runs} goes on with it", file=sys.stderr)
-            return 130
-    return 0
+            complain("reproduce.py", f"{name} was interrupted: the same command{runs} goes on with it", kind="")
+            stop.explained = True
+            raise
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0, 2 after one sentence about what failed, or 128 + number after a
+    signal."""
+    return run_command(reproduce, build_parser().parse_args(argv), "reproduce.py")
 
 
 if __name__ == "__main__":
+    start()
     raise SystemExit(main())

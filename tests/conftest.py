@@ -14,8 +14,20 @@ import pytest
 import torch
 
 from part_loader import Part
+from run_bench import benches as benches
+from run_bench import server as server
+from soak_record import soak as soak
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Tell fixtures, after the test, whether it has passed."""
+    report = yield
+    if report.when == "call":
+        item.passed = report.passed
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from run_files import command_to_go_on, interrupt, interruptible, rows_of
+from runs import command_to_go_on, interrupt, interruptible, rows_of
 
 pytestmark = pytest.mark.timeout(900)  # processes of their own, which a busy machine starves
 

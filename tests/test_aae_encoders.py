@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 from torch import nn
 
-from run_files import assert_equal
+from runs import assert_equal
 
 NOISY = ["gaussian", "universal"]
 

@@ -13,7 +13,7 @@ import torch
 from lightning_fabric.plugins.precision import Precision
 from PIL import Image
 
-from run_files import assert_equal, rows_of
+from runs import assert_equal, rows_of
 
 LOSSES = ("gen_loss", "recon_loss", "ae_loss", "disc_loss", "loss_real", "loss_fake", "accuracy")
 DISTANCES = ("mean_error", "covariance_error", "ks_mean", "ks_max")
@@ -268,7 +268,7 @@ def test_resuming_a_finished_run_repeats_its_evaluation_alone(part2, tmp_path, m
 
 
 def test_every_run_has_its_own_folder(part2, tmp_path):
-    new_run = part2.run_folder.new_run
+    new_run = part2.run_files.claim_run_dir
     assert [new_run(tmp_path).name for _ in range(2)] == ["version_0", "version_1"]
     (tmp_path / "version_10").mkdir()
     (tmp_path / "version_x").mkdir()

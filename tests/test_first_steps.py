@@ -35,4 +35,4 @@ def test_the_command(first_steps, mnist_dir, tmp_path, capsys):
 
 def test_what_cannot_be_used(first_steps, capsys):
     assert first_steps.main(["--steps", "0"]) == 2
-    assert capsys.readouterr().err == "first_steps.py: error: --steps must be at least 1, not 0\n"
+    assert capsys.readouterr().err == "first_steps.py: error: --steps must be a whole number of at least 1, not 0\n"

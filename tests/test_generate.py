@@ -45,8 +45,8 @@ def test_the_seed_decides_the_samples(part1, run, tmp_path):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--num_samples", "0"], "--num_samples must be at least 1"),
-        (["--steps", "1"], "--steps must be at least 2"),
+        (["--num_samples", "0"], "--num_samples must be a whole number of at least 1"),
+        (["--steps", "1"], "--steps must be a whole number of at least 2"),
         (["--digits", "3", "11"], "--digits must be two numbers from 0 to 9"),
         (["--output_dir", "/proc/nowhere"], "cannot write into /proc/nowhere"),
     ],

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from run_files import command_to_go_on, interrupt, interruptible, rows_of
+from runs import command_to_go_on, interrupt, interruptible, rows_of
 
 TEXT = "".join(f"{i} and {i * i % 17} make {(i + i * i) % 17}.\n" for i in range(120))
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gpt_models import small_gpt
-from run_files import assert_equal, rows_of
+from runs import assert_equal, rows_of
 
 TEXT = "".join(f"{i} and {i * i % 17} make {(i + i * i) % 17}.\n" for i in range(120))
 LOSSES = ("train_loss", "train_acc", "val_loss", "val_acc", "val_bpc")

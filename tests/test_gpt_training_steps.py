@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gpt_models import small_gpt
-from run_files import assert_equal
+from runs import assert_equal
 
 TEXT = "".join(f"{i} and {i * i % 17} make {(i + i * i) % 17}.\n" for i in range(120))
 LOSSES = ("train_loss", "train_acc", "val_loss", "val_acc", "val_bpc")

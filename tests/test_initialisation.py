@@ -85,8 +85,8 @@ def test_the_command(initialisation, fake_mnist, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--steps", "0"], "--steps must be at least 1, not 0"),
-        (["--seeds", "-3"], "--seeds must be at least 1, not -3"),
+        (["--steps", "0"], "--steps must be a whole number of at least 1, not 0"),
+        (["--seeds", "-3"], "--seeds must be a whole number of at least 1, not -3"),
         (["--output_dir", "/proc/nowhere"], "cannot write into /proc/nowhere"),
     ],
 )

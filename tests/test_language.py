@@ -109,7 +109,7 @@ def test_the_command_writes_into_the_run_s_folder(language, part3, run, capsys):
         (["--prompt", "3 + 4"], "the model does not know the character '+'"),
         (["--prompt", "3"], "--prompt must have 2 to 13 characters, not 1"),
         (["--prompt", "3 and 4 are 7."], "--prompt must have 2 to 13 characters, not 14"),
-        (["--prompt", "3 a", "--n_steps", "0"], "--n_steps must be at least 1, not 0"),
+        (["--prompt", "3 a", "--n_steps", "0"], "--n_steps must be a whole number of at least 1, not 0"),
         (["--prompt", "3 a", "--output_dir", "/proc/nowhere"], "cannot write into /proc/nowhere"),
         (["--checkpoint", "nowhere"], "nowhere is no run with a checkpoint"),
     ],

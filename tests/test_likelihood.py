@@ -149,8 +149,8 @@ def test_the_command_writes_into_the_run_s_folder(likelihood, run, monkeypatch):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--repetitions", "1"], "--repetitions must be at least 2"),
-        (["--images", "0"], "--images must be at least 1"),
+        (["--repetitions", "1"], "--repetitions must be a whole number of at least 2"),
+        (["--images", "0"], "--images must be a whole number of at least 1"),
         (["--output_dir", "/proc/nowhere"], "cannot write into /proc/nowhere"),
         (["--checkpoint", "nowhere"], "nowhere is no run with a checkpoint"),
     ],

@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 from part_loader import load_script
-from run_files import interruptible
+from runs import interruptible
 
 # Leaves the files of a run. The data folder's name says how it ends (only run b waits), and each call is noted.
 TRAINING = """

@@ -73,7 +73,7 @@ def test_where_a_resumed_run_is_written(request, name, function, tmp_path, monke
     (run,) = (path.parent for path in (tmp_path / "old").rglob("checkpoints"))
     longer = {"max_steps": 2} if name == "part3" else {"epochs": 2}
 
-    def refuse(folder: Path, flag: str) -> None:
+    def refuse(folder: Path, flag: str, keep: bool) -> None:
         raise part.inputs.InputError(f"{folder.resolve()}: {flag}")
 
     monkeypatch.setattr(part.inputs, "ensure_writable", refuse)

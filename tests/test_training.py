@@ -14,7 +14,7 @@ import torch
 import yaml
 from PIL import Image
 
-from run_files import assert_equal, rows_of
+from runs import assert_equal, rows_of
 
 STEPS_PER_EPOCH = 2
 

@@ -38,7 +38,10 @@ def ours(args) -> runner.Measure:
     def measure(seed: int, steps: int) -> dict:
         settings.seed = seed
         train_loader, test_loader = training_run.make_loaders(settings, fabric)
-        record = training_run.RunRecord(settings, fabric)
+        with training_run.RunRecord(settings, fabric) as record:
+            return measured(seed, steps, train_loader, test_loader, record)
+
+    def measured(seed: int, steps: int, train_loader, test_loader, record) -> dict:
         state = training_run.TrainingState(settings, fabric, record.writer)
         limits.synchronize()
         start = time.perf_counter()
@@ -49,7 +52,6 @@ def ours(args) -> runner.Measure:
         limits.synchronize()
         seconds = time.perf_counter() - start
         loss = training_run.score_test_images(state.model, test_loader, fabric)["recon_loss"]
-        record.close()
         if not seed:
             x = torch.rand(BATCH_SIZE, 1, 28, 28, device=fabric.device)
             measure.counted = limits.count(lambda: step_of(state.model, x))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from course import packages
-from course.criterion import REGISTRY, Criterion, Failure, Remark
+from course.criterion import REGISTRY, Criterion, Failure, Remark, is_gap
 from course.student import StudentPart
 
 PRELOADED = (
@@ -118,12 +118,22 @@ def _in_words(error: BaseException, folder: Path) -> str:
         return f"{where or 'the code'} calls sys.exit({error.code!r})"
     if own and any(word in text for word in GPU_WORDS):
         return f"{where} asks for a GPU, whatever the machine: use the device of the model or of the input"
+    if own and own[-1] is frames[-1] and is_gap(error):
+        return f"{_function(error)} is not implemented ({where})"
     what = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    if not own and "NoneType" in text:
+        return "a function returns nothing (None), or something with None in it: is it implemented?"
     if isinstance(error, AssertionError) and own:
         return f"{where}: `{own[-1].line}` does not hold" + (f" ({text})" if text else "")
     if where:
         return f"{where} (`{own[-1].line}`) stops with {what}"
     return f"what the code returned or asked for does not fit: {what}"
+
+
+def _function(error: BaseException) -> str:
+    """Name of the function that raised the exception, of a method with its class."""
+    last = list(traceback.walk_tb(error.__traceback__))[-1][0].f_code
+    return getattr(last, "co_qualname", last.co_name)
 
 
 def _printed(value: Any) -> str | None:

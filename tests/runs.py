@@ -1,4 +1,5 @@
-"""What the tests of several parts do with a run: interrupt it, read its metrics, and compare its checkpoints."""
+"""What the tests of several parts do with a run: interrupt it, read its metrics and its points in TensorBoard, and
+compare its checkpoints."""
 
 import csv
 import shlex
@@ -7,12 +8,23 @@ import subprocess
 from pathlib import Path
 
 import torch
+from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
 
 def rows_of(run: Path) -> list[dict[str, str]]:
     """Rows of `metrics.csv`, one an epoch."""
     with open(run / "metrics.csv", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def points_of(run: Path) -> dict[str, list[tuple[int, bytes]]]:
+    """Step and value of all points in TensorBoard by tag, in the order in which they lie in the files."""
+    points = {}
+    for file in sorted(run.glob("events.out.tfevents.*")):
+        for event in LegacyEventFileLoader(str(file)).Load():
+            for value in event.summary.value:
+                points.setdefault(value.tag, []).append((event.step, value.SerializeToString()))
+    return points
 
 
 def assert_equal(a, b) -> None:

@@ -1,0 +1,320 @@
+"""Files of a run: directories that no two runs share, the lock, full disks, events that are purged."""
+
+import errno
+import io
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from run_bench import FLAGS, LAST, PARTS, RUNS
+from runs import assert_equal, points_of
+from soak_record import SEED
+
+SHARED = ("run_files.py", "event_files.py")
+
+
+def test_what_all_parts_need_is_the_same_file(repository):
+    for name in SHARED:
+        first, *others = (repository / part / name for part in PARTS)
+        assert all(first.read_bytes() == other.read_bytes() for other in others), name
+    files = [repository / part / "lightning_files.py" for part in ("part1", "part3")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+@pytest.fixture
+def run_files(part1):
+    return part1.run_files
+
+
+def forked(function) -> int:
+    """Process number of a process that calls a function and ends."""
+    process = os.fork()
+    if process == 0:
+        try:
+            function()
+        finally:
+            os._exit(0)
+    return process
+
+
+# ------------------------------------------------------------------------------------------------------------- claims
+
+
+def test_eight_runs_that_start_at_once_have_eight_directories(run_files, tmp_path):
+    ready, go = os.pipe()
+
+    def claim() -> None:
+        os.read(ready, 1)
+        run_dir = run_files.claim_run_dir(tmp_path / "logs" / "runs")
+        (tmp_path / f"{os.getpid()}.txt").write_text(run_dir.name)
+
+    processes = [forked(claim) for _ in range(8)]
+    os.write(go, b"12345678")
+    for process in processes:
+        os.waitpid(process, 0)
+    claimed = [path.read_text() for path in tmp_path.glob("*.txt")]
+    assert sorted(claimed) == [f"version_{n}" for n in range(8)]
+
+
+def test_numbers_go_on_after_the_highest(run_files, tmp_path):
+    for name in ("version_3", "version_x", "other"):
+        (tmp_path / name).mkdir()
+    assert run_files.claim_run_dir(tmp_path).name == "version_4"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", PARTS)
+def test_trainings_that_start_together(repository, tmp_path, part, soak):
+    """Three commands in one log directory: three whole runs."""
+    (tmp_path / "text.txt").write_text("abcdefgh " * 200)
+    flags = {"part1": ["--num_filters", "1"], "part2": ["--z_dim", "2"], "part3": []}[part]
+    common = ["--dataset", "digits", "--epochs", "1", "--batch_size", "1350"] if part != "part3" else \
+        [*FLAGS[part], "--txt_file", str(tmp_path / "text.txt")]  # fmt: skip
+    command = [sys.executable, str(repository / part / "train.py"), *common, *flags, "--log_dir", str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    processes = [subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) for _ in range(3)]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    runs = sorted((tmp_path / RUNS[part]).glob("version_*"))
+    assert [run.name for run in runs] == ["version_0", "version_1", "version_2"]
+    for run in runs:
+        assert json.loads((run / "summary.json").read_text()) and (run / "checkpoints" / LAST[part]).is_file()
+        assert len(list(run.glob("events.out.tfevents.*"))) >= 1
+    soak(trainings_at_once=3)
+
+
+# --------------------------------------------------------------------------------------------------------------- lock
+
+
+def test_a_second_training_of_a_run_is_refused(run_files, tmp_path):
+    refused = pytest.raises(run_files.InputError, match=rf"is going on \(process {os.getpid()} on ")
+    with run_files.RunLock(tmp_path), refused:
+        run_files.RunLock(tmp_path).__enter__()
+    with run_files.RunLock(tmp_path):
+        pass
+
+
+def test_a_dead_process_holds_no_lock(run_files, tmp_path):
+    """Not even through a loader's worker process that has outlived it."""
+
+    def hold() -> None:
+        with run_files.RunLock(tmp_path):
+            forked(lambda: ((tmp_path / "worker").write_text(str(os.getpid())), time.sleep(60)))
+            time.sleep(60)
+
+    holder = forked(hold)
+    worker = tmp_path / "worker"
+    while not worker.exists() or not worker.read_text():
+        time.sleep(0.01)
+    with pytest.raises(run_files.InputError, match=f"process {holder} on "):
+        run_files.RunLock(tmp_path).__enter__()
+    os.kill(holder, signal.SIGKILL)
+    os.waitpid(holder, 0)
+    try:
+        with run_files.RunLock(tmp_path):
+            pass
+    finally:
+        os.kill(int(worker.read_text()), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_resuming_a_run_that_is_still_training(run_files, benches, part):
+    bench = benches(part)
+    before = {path: path.read_bytes() for path in bench.whole.rglob("*") if path.is_file() and path.name != ".lock"}
+    with run_files.RunLock(bench.whole):
+        flag = ["--max_steps", "9"] if part == "part3" else ["--epochs", "4"]
+        code, _, output = bench.train("whole", "--resume", "version_0", *flag)
+    assert code == 2 and output.count("\n") == 1, output
+    assert f"a training of {bench.whole} is going on" in output
+    after = {path: path.read_bytes() for path in bench.whole.rglob("*") if path.is_file() and path.name != ".lock"}
+    assert before == after
+
+
+# ------------------------------------------------------------------------------------------------------------ writing
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_names_the_cause(run_files, tmp_path):
+    """PyTorch turns the error of the disk into one of its own, which says nothing."""
+    file = tmp_path / "x.ckpt"
+    file.write_text("old")
+
+    class Full(io.RawIOBase):
+        def write(self, data):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def write(file):
+        file._file = Full()
+        torch.save({"a": torch.zeros(1000)}, file)
+
+    with pytest.raises(run_files.InputError) as error, run_files.naming_failed_writes(tmp_path):
+        run_files.atomic_write(file, write, mode="wb")
+    assert str(error.value).startswith(f"cannot write into {tmp_path} (No space left on device): make room")
+    assert file.read_text() == "old" and list(tmp_path.iterdir()) == [file]
+
+
+def test_errors_of_other_places_are_no_failed_writes(run_files, tmp_path):
+    with pytest.raises(FileNotFoundError), run_files.naming_failed_writes(tmp_path / "run"):
+        open(tmp_path / "elsewhere")  # noqa: SIM115
+    with pytest.raises(run_files.InputError, match="No such file"), run_files.naming_failed_writes(tmp_path / "run"):
+        open(tmp_path / "run" / "file", "w")  # noqa: SIM115
+
+
+def test_leftovers_of_killed_processes_are_removed(run_files, tmp_path):
+    left, kept = "." + "last.ckpt." + "0a" * 16 + ".tmp", "results/notes.tmp"
+    for name in (left, f"results/{left}", f"generated/{left}", kept):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with run_files.open_run(tmp_path.parent, tmp_path):
+        pass
+    names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert names == {".lock", kept, f"generated/{left}"}
+
+
+def full_disk(bench, name: str, max_bytes: int, template: Path) -> None:
+    """Resume a run of one epoch or round where no file can become larger: one sentence, and nothing is lost."""
+    run = bench.runs(name) / "version_0"
+    shutil.rmtree(bench.folder / name, ignore_errors=True)
+    shutil.copytree(template, run)
+    last = run / "checkpoints" / LAST[bench.part]
+    before = torch.load(last, weights_only=True)
+    code, _, output = bench.train(name, "--resume", str(run), max_bytes=max_bytes)
+    assert code == 2, output
+    errors = [line for line in output.splitlines() if "error" in line.lower() or "Traceback" in line]
+    assert len(errors) == 1 and re.search(rf"cannot write into {run} \(File too large\): make room", errors[0]), output
+    after = torch.load(last, weights_only=True)
+    for key in ("state_dict", "optimizer_states", "optimizer_ae", "epoch"):
+        assert_equal(before.get(key), after.get(key))
+    bench.finish(name, run, why=f"files of at most {max_bytes} bytes")
+
+
+@pytest.fixture
+def template(benches, tmp_path):
+    """Function that makes a run of one epoch or round, which another one has interrupted."""
+
+    def make(part: str) -> Path:
+        bench = benches(part)
+        moment = [i for i, name in enumerate(bench.moments) if name == "after replacing metrics.csv"][1]
+        shutil.rmtree(bench.folder / "template", ignore_errors=True)
+        bench.train("template", *bench.flags, moment=moment)
+        return bench.runs("template") / "version_0"
+
+    return make
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_disk_that_is_full_when_a_checkpoint_is_written(benches, template, part):
+    run = template(part)
+    size = (run / "checkpoints" / LAST[part]).stat().st_size
+    full_disk(benches(part), "full", size - 100, run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", PARTS)
+def test_a_disk_that_is_full_at_other_times(benches, template, part, soak):
+    """Pictures, events, metrics and checkpoints, whatever is the first file that is too large."""
+    run, random_ = template(part), random.Random(SEED)
+    size = (run / "checkpoints" / LAST[part]).stat().st_size
+    for max_bytes in (700, 1500, 4000, random_.randrange(4000, size // 2), random_.randrange(size // 2, size)):
+        full_disk(benches(part), "full", max_bytes, run)
+        soak(full_disks_survived=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", PARTS)
+def test_a_disk_that_is_really_full(benches, template, part, soak):
+    """A small file system, which becomes larger before the run is resumed."""
+    bench, run = benches(part), template(part)
+    disk, size = bench.folder / "disk", sum(path.stat().st_size for path in run.rglob("*") if path.is_file())
+    copy = bench.runs("disk") / "version_0"
+    for room in (20_000, 60_000):
+        disk.mkdir(exist_ok=True)
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={2 * size // 4096 * 4096 + room}", "tmpfs", str(disk)]
+        if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+            pytest.skip("file systems cannot be mounted here")
+        try:
+            shutil.copytree(run, copy)
+            (disk / "other").write_bytes(bytes(shutil.disk_usage(disk).free - room))
+            code, _, output = bench.train("disk", "--resume", str(copy))
+            assert code == 2 and output.count("cannot write into") == output.count("No space left on device") == 1
+            assert "Traceback" not in output and "Error" not in output, output
+            (disk / "other").unlink()
+            bench.finish("disk", copy, why=f"{room} bytes of room")
+        finally:
+            subprocess.run(["umount", str(disk)], check=True)
+        soak(full_disks_survived=1)
+
+
+@pytest.mark.parametrize("part", ["part1", "part2"])
+def test_pictures_and_a_full_disk(request, benches, part, tmp_path, monkeypatch, capsys):
+    """`generate.py` says so in a sentence, and leaves no half picture."""
+    bench, modules = benches(part), request.getfixturevalue(part)
+
+    def full(self, *args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(modules.pictures, "save_image", full)
+    argv = ["--checkpoint", str(bench.whole), "--output_dir", str(tmp_path / "out"), "--pictures", "samples"]
+    assert modules.generate.main(argv) == 2
+    error = capsys.readouterr().err
+    assert f"cannot write into {tmp_path / 'out'} (No space left on device)" in error and error.count("\n") == 1
+    assert not list((tmp_path / "out").iterdir())
+
+
+# ------------------------------------------------------------------------------------------------------------- events
+
+
+@pytest.fixture
+def events(part2):
+    return part2.event_files
+
+
+def steps_of(run: Path) -> dict[str, list[int]]:
+    return {tag: [step for step, _ in points] for tag, points in points_of(run).items()}
+
+
+def test_events_are_in_the_file_at_once(events, tmp_path):
+    writer = events.EventWriter(tmp_path)
+    writer.add_scalar("a", 1.5, 3)
+    writer.add_text("t", "words", 4)
+    assert steps_of(tmp_path) == {"a": [3], "t/text_summary": [4]}
+    writer.close()
+    writer.add_scalar("a", 2.5, 5)
+    assert steps_of(tmp_path)["a"] == [3, 5]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_events_are_purged_on_the_axis_of_each_tag(events, tmp_path):
+    """Steps of scalars, images, texts and figures, in two files, of which one ends in the middle of an event."""
+    for first in (1, 4):
+        with events.EventWriter(tmp_path) as writer:
+            for n in range(first, first + 3):
+                writer.add_scalar("by_step", n / 2, 10 * n)
+                writer.add_scalars("group", {"x": n}, n) if n == 1 else None
+                writer.add_image("picture", torch.full((1, 4, 4), n / 9), n)
+                writer.add_text("text", f"word {n}", n)
+                writer.add_figure("figure", Figure(), n)
+        time.sleep(0.01)
+    last = sorted(tmp_path.glob("events*"))[-1]
+    last.write_bytes(last.read_bytes()[:-5])
+    before = points_of(tmp_path)
+    untouched = sorted(tmp_path.glob("events*"))[0].stat()
+    events.purge_events(tmp_path, lambda tag, step: step <= (40 if tag == "by_step" else 4))
+    after = points_of(tmp_path)
+    assert {tag: [step for step, _ in points] for tag, points in after.items()} == {
+        "by_step": [10, 20, 30, 40], "picture": [1, 2, 3, 4], "text/text_summary": [1, 2, 3, 4], "figure": [1, 2, 3, 4]
+    }  # fmt: skip
+    for tag, points in after.items():
+        assert points == before[tag][: len(points)], "what stays is as it was"
+    first = sorted(tmp_path.glob("events*"))[0].stat()
+    assert (first.st_ino, first.st_mtime_ns) == (untouched.st_ino, untouched.st_mtime_ns), "nothing to delete there"
+    assert len(list(tmp_path.glob("events*"))) == 2
