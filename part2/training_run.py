@@ -240,7 +240,7 @@ def write_results(record: RunRecord, state: TrainingState, test_loader: DataLoad
     settings, writer, run_dir, epoch = record.settings, record.writer, record.run_dir, record.epoch
     with evaluating(state.model):
         codes, labels, _ = encode(state.model, test_loader)
-    pixels = test_loader.dataset[:PROJECTED][0] / 2 + 0.5
+    pixels = test_loader.dataset[:PROJECTED][0].cpu() / 2 + 0.5
     points = F.pad(codes[:PROJECTED], (0, max(0, 3 - settings.z_dim)))  # the projector needs three dimensions
     shutil.rmtree(run_dir / f"{epoch:05}", ignore_errors=True)  # the projector's files of an earlier evaluation
     writer.add_embedding(points, labels[:PROJECTED].tolist(), pixels, global_step=epoch, tag="codes")
