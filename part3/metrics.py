@@ -41,6 +41,7 @@ class TokenMeansModule(pl.LightningModule):
 
     Attributes:
         results: losses and accuracies of the last round and validation, and the learning rate.
+        shown_loss: the last training loss that was logged, for the progress bar; None before.
         tokens_per_character: of the validation text, for bits per character.
     """
 
@@ -49,6 +50,7 @@ class TokenMeansModule(pl.LightningModule):
     def __init__(self):
         super().__init__()
         self.results: dict[str, float] = {}
+        self.shown_loss: float | None = None
         self._window, self._round, self._val = TokenMeans(), TokenMeans(), TokenMeans()
 
     def add_tokens(self, mode: str, loss: Tensor, hits: Tensor, count: int) -> None:
@@ -61,7 +63,8 @@ class TokenMeansModule(pl.LightningModule):
         if step % LOG_EVERY_N_STEPS == 0 or self.trainer.is_last_batch:
             loss, accuracy = self._window.read(self.trainer)
             self._log({"train_loss": loss, "train_acc": accuracy, "learning_rate": rate}, step)
-            self.log("train_loss", loss, logger=False, prog_bar=True)
+            self.log("train_loss", loss, logger=False)  # for the bar, Lightning would read it from the GPU in each step
+            self.shown_loss = loss
         if self.trainer.is_last_batch:
             loss, accuracy = self._round.read(self.trainer)
             self.results = {"train_loss": loss, "train_acc": accuracy, "learning_rate": rate}
