@@ -19,12 +19,11 @@ class TokenMeans:
     def reset(self) -> None:
         self.sums, self.count = torch.zeros(2, dtype=torch.float64), 0
 
-    def add(self, loss: Tensor, hits: Tensor, count: int) -> None:
-        """Add a batch: its mean loss, its number of correct predictions, and its number of tokens."""
-        added = torch.stack([loss.detach() * count, hits.to(loss.dtype)])
-        if added.device.type == "mps":  # which has no float64
+    def add(self, sums: Tensor, count: int) -> None:
+        """Add a batch: its summed loss and number of correct predictions, [2], and its number of tokens."""
+        if sums.device.type == "mps":  # which has no float64
             self.sums = self.sums.float()
-        self.sums = self.sums.to(added.device) + added
+        self.sums = self.sums.to(sums.device) + sums
         self.count += count
 
     def read(self, trainer: pl.Trainer) -> tuple[float, float]:
@@ -55,8 +54,9 @@ class TokenMeansModule(pl.LightningModule):
 
     def add_tokens(self, mode: str, loss: Tensor, hits: Tensor, count: int) -> None:
         """Add a batch to the means of "train" or "val": mean loss, correct predictions, number of tokens."""
+        sums = torch.stack([loss.detach() * count, hits.to(loss.dtype)])
         for means in (self._window, self._round) if mode == "train" else (self._val,):
-            means.add(loss, hits, count)
+            means.add(sums, count)
 
     def on_train_batch_end(self, outputs, batch, batch_idx: int) -> None:
         step, rate = self.trainer.global_step, self.trainer.optimizers[0].param_groups[0]["lr"]

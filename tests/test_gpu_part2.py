@@ -8,7 +8,7 @@ from fake_cuda import fake_cuda, on_cuda
 
 @pytest.mark.parametrize("encoder", ["deterministic", "gaussian", "universal"])
 def test_all_paths_stay_on_the_device(part2, encoder):
-    for name in ("models", "mnist", "evaluation", "pictures"):
+    for name in ("models", "mnist", "evaluation", "pictures", "utils"):
         getattr(part2, name)  # imported with real tensors
     with fake_cuda(), torch.no_grad():
         model = on_cuda(lambda: part2.models.AdversarialAE(2, encoder))
@@ -26,3 +26,8 @@ def test_all_paths_stay_on_the_device(part2, encoder):
         assert not codes.is_cuda and not labels.is_cuda
         assert not part2.pictures.reconstruction_grid(model, x).is_cuda
         assert not part2.pictures.manifold_grid(model.decoder, grid_size=3).is_cuda
+        assert not part2.pictures.sample_grid(x).is_cuda
+        assert isinstance(part2.evaluation.distances_to_prior(z)["covariance_error"], float)
+        means = part2.utils.EpochMeans()
+        means.add(values, size=3)
+        assert all(value.is_cuda for pending in means._values.pending.values() for value in pending)

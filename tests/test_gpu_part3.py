@@ -32,3 +32,14 @@ def test_steps_stay_on_the_device(part3):
         module = part3.train.GPTLightningModule(Namespace(), on_cuda(lambda: tiny(part3)), data)
         assert module.training_step(batch, 0).is_cuda and module.validation_step(batch, 0).is_cuda
         assert module._round.sums.is_cuda
+
+
+def test_losses_are_checked_on_the_device(part3):
+    stop, seen = part3.callbacks.StopAtNonFiniteLoss(), []
+    with fake_cuda():
+        strategy = Namespace(reduce=lambda value, reduce_op: seen.append(value.device.type) or torch.tensor(0.5))
+        stop._add(1, torch.zeros((), device="cuda"))
+        trainer = Namespace(strategy=strategy, checkpoint_callback=None)
+        with pytest.raises(part3.inputs.NotFiniteError):  # 0.5, the value of each fake tensor, is no infinity
+            stop.check(trainer, None)
+    assert seen == ["cuda"]

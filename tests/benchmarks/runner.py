@@ -24,7 +24,9 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 RESULTS = REPOSITORY / "report" / "results"
 Measure = Callable[[int, int], dict]
-NO_OTHERS = "ignored: only part 3's training has further implementations (`make bench` hands each flag to all benchmarks)"
+NO_OTHERS = (
+    "ignored: only part 3's training has further implementations (`make bench` hands each flag to all benchmarks)"
+)
 
 
 class BenchmarkError(Exception):
