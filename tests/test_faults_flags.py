@@ -65,10 +65,7 @@ def command(request, repository, tmp_path, monkeypatch):
     """Main function of a command, which must not come to its work, its parser, and the words that it needs."""
     part, name, parser, words = COMMANDS[request.param]
     part = request.getfixturevalue(part)
-    if parser is None:
-        module = load_script(repository / "report" / f"{name}.py")
-    else:
-        module = getattr(part, name)
+    module = getattr(part, name) if parser else load_script(repository / "report" / f"{name}.py")
     monkeypatch.chdir(tmp_path)
     with part.imported():
         if parser is None:

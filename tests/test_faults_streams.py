@@ -19,7 +19,11 @@ TRAININGS = {
     "part3": ["--model_type", "gpt-nano", "--block_size", "13", "--train_batch_size", "5", "--max_steps", "6",
               "--val_every_n_steps", "2", "--generate_batch_size", "1"],
 }  # fmt: skip
-EPOCHS = {"part1": "checkpoints/last.ckpt", "part2": "checkpoints/model_checkpoint.pt", "part3": "checkpoints/last.ckpt"}
+EPOCHS = {
+    "part1": "checkpoints/last.ckpt",
+    "part2": "checkpoints/model_checkpoint.pt",
+    "part3": "checkpoints/last.ckpt",
+}
 
 
 @pytest.fixture(params=TRAININGS)
@@ -58,8 +62,8 @@ def test_a_stream_outlives_its_reader(part1, capfd):
 def test_a_stream_escapes_what_its_encoding_lacks(part1):
     buffer = io.BytesIO()
     stream = part1.cli.LastingStream(io.TextIOWrapper(buffer, encoding="ascii", write_through=True))
-    print("бег", "\udc80", "plain", file=stream)
-    assert buffer.getvalue() == rb"\u0431\u0435\u0433 \udc80 plain" + b"\n" and not stream.lost
+    print("данные", "\udc80", "plain", file=stream)
+    assert buffer.getvalue() == rb"\u0434\u0430\u043d\u043d\u044b\u0435 \udc80 plain" + b"\n" and not stream.lost
 
 
 def test_a_stream_that_was_closed_before_the_start(part1):
@@ -82,8 +86,8 @@ def test_a_training_whose_output_nobody_reads(training, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stdout", broken_pipe())
     monkeypatch.setattr(sys, "stderr", broken_pipe())
     monkeypatch.setattr("logging.Handler.handleError", lambda *args: pytest.fail("a logging error"))
-    assert main([*argv, "--progress_bar", "--log_dir", str(tmp_path / "бег ñ")]) == 0
-    assert (run_of(tmp_path / "бег ñ") / "summary.json").is_file()
+    assert main([*argv, "--progress_bar", "--log_dir", str(tmp_path / "данные ñ")]) == 0
+    assert (run_of(tmp_path / "данные ñ") / "summary.json").is_file()
 
 
 @pytest.mark.parametrize("command", ["part1/train.py", "part3/generate.py", "report/reproduce.py"])

@@ -37,6 +37,7 @@ GPU_WORDS = (
     "CUDA error",
     "cuda runtime",
 )
+NO_NETWORK = "the grader has no network"
 LONGEST_TEXT = 600  # characters of a reason or a value
 
 
@@ -118,6 +119,8 @@ def _in_words(error: BaseException, folder: Path) -> str:
         return f"{where or 'the code'} calls sys.exit({error.code!r})"
     if own and any(word in text for word in GPU_WORDS):
         return f"{where} asks for a GPU, whatever the machine: use the device of the model or of the input"
+    if NO_NETWORK in text:
+        return f"{where or 'the code'} asks for the network, which no criterion needs: {own[-1].line if own else text}"
     if own and own[-1] is frames[-1] and is_gap(error):
         return f"{_function(error)} is not implemented ({where})"
     what = f"{type(error).__name__}: {text}" if text else type(error).__name__
@@ -184,13 +187,13 @@ def _cut_network() -> None:
 
     def only_here(self: socket.socket, address: Any) -> None:
         if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "localhost", "::1"):
-            raise OSError("the grader has no network")
+            raise OSError(NO_NETWORK)
         connect(self, address)
 
     def no_addresses(host: Any, *args: Any, **kwargs: Any) -> Any:
         if host in (None, "127.0.0.1", "localhost", "::1"):
             return getaddrinfo(host, *args, **kwargs)
-        raise OSError("the grader has no network")
+        raise OSError(NO_NETWORK)
 
     getaddrinfo = socket.getaddrinfo
     socket.socket.connect = only_here
