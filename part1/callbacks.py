@@ -128,7 +128,7 @@ class StopAtNonFiniteLoss(pl.Callback):
     def on_validation_batch_end(
         self, trainer, pl_module, outputs, batch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        self.val_losses.append(outputs)
+        self.val_losses.append(outputs.clone())  # a CUDA graph (--compile) writes the next loss to the same place
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module) -> None:
         if self._first_bad(trainer, self.val_losses) is not None:

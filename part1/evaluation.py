@@ -69,6 +69,6 @@ def encode(model, loader: DataLoader) -> tuple[Tensor, Tensor]:
         On the CPU: means, float [N, z_dim]; labels, long [N].
     """
     device = model.decoder.device
-    batches = [(model.encoder(imgs.to(device))[0].cpu(), labels) for imgs, labels in loader]
+    batches = [(model.encoder(imgs.to(device))[0].cpu(), labels.cpu()) for imgs, labels in loader]
     means, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
     return means, labels

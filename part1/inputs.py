@@ -98,6 +98,8 @@ def build_parser() -> argparse.ArgumentParser:
     machine.add_argument(
         "--compile", action=argparse.BooleanOptionalAction, default=False, help="compile the model with torch.compile"
     )
+    machine.add_argument("--deterministic", action=argparse.BooleanOptionalAction, default=False,
+                         help="on a GPU: the same results in each run, in full float32, but slower")  # fmt: skip
     return parser
 
 
@@ -172,7 +174,7 @@ def merge_resumed_flags(args: argparse.Namespace, flags: dict) -> argparse.Names
             )
         values[name] = flags[name]
     for name in ("epochs", "precision", "importance_samples", "accelerator", "devices", "num_nodes", "strategy",
-                 "compile"):  # fmt: skip
+                 "compile", "deterministic"):  # fmt: skip
         if name not in args.given:
             values[name] = flags[name]
     if "data_dir" not in args.given and Path(flags["data_dir"]).is_dir():

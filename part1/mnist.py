@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler, Subset, random_split
 
+from gpu import on_device
 from inputs import DATA_DIR, resolve_path
 from mnist_files import read_mnist
 
@@ -45,6 +46,15 @@ class ImageDataset(Dataset):
     def __init__(self, images: Tensor, labels: Tensor):
         self.images, self.labels = images, labels
 
+    @property
+    def nbytes(self) -> int:
+        """Memory that the images and labels take, in bytes."""
+        return self.images.nbytes + self.labels.nbytes
+
+    def to(self, device: torch.device) -> None:
+        """Move images and labels to a device; batches are there, too, then."""
+        self.images, self.labels = self.images.to(device), self.labels.to(device)
+
     def __len__(self) -> int:
         return len(self.images)
 
@@ -53,7 +63,7 @@ class ImageDataset(Dataset):
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         """A whole batch. DataLoader calls this method if a data set has it."""
-        return self[torch.as_tensor(indices)]
+        return self[on_device(torch.as_tensor(indices), self.images.device)]
 
 
 class EpochSampler(RandomSampler):

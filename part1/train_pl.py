@@ -18,6 +18,7 @@ from torch import Tensor
 from callbacks import GenerateCallback as GenerateCallback  # the course imports it from here
 from cli import run_command
 from cnn_encoder_decoder import CNNDecoder, CNNEncoder
+from gpu import compile_options, configure_gpu
 from inputs import InputError, parse_args, resolve_settings
 from metrics import EpochMeansModule
 from processes import check_compiler, explained_failures
@@ -25,6 +26,7 @@ from rewind import run_directory
 from run_folder import read_checkpoint
 from training_run import (
     configure_cpu,
+    gpu_backend,
     join_processes,
     log_to_stdout,
     make_loaders,
@@ -143,18 +145,19 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
 def _train(settings: argparse.Namespace) -> list[dict[str, float]]:
     processes = join_processes(settings)
     train_loader, val_loader, test_loader = make_loaders(settings)
+    configure_gpu(settings.deterministic)
     seed_everything(settings.seed)
     vae = VAE(settings.num_filters, settings.z_dim, settings.lr).to(memory_format=torch.channels_last)
     if settings.precision == "64-true":
         vae.double()  # before the checkpoint is loaded, which would be rounded to float32 otherwise
     if settings.compile:
-        vae.compile()
+        vae.compile(**compile_options(gpu_backend(settings.accelerator)))
     trainer, record = make_trainer(settings, processes)
     with run_directory(trainer, record, settings), resumable(trainer, settings):
         trainer.fit(vae, train_loader, val_loader, ckpt_path=settings.checkpoint, weights_only=True)
         best, saved = load_vae(Path(trainer.checkpoint_callback.best_model_path))
         if settings.compile:
-            best.compile()
+            best.compile(**compile_options(gpu_backend(settings.accelerator)))
         test_result = trainer.test(best, test_loader, verbose=False)
         test_result[0].pop("step")  # the place on TensorBoard's axis, which is no result
         if trainer.is_global_zero:

@@ -29,6 +29,7 @@ from callbacks import (
     StopWhenWarned,
 )
 from evaluation import encode, importance_weighted_bound
+from gpu import keep_on_gpu
 from inputs import RUNS, InputError, NoDataError
 from lightning_files import AtomicCheckpointIO, RunLogger
 from mnist import Loaders, load_data
@@ -101,18 +102,23 @@ def make_loaders(settings: argparse.Namespace) -> Loaders:
     Raises:
         InputError: there are no data, or they cannot be read.
     """
+    on_cuda = gpu_backend(settings.accelerator) == "cuda"
+    resident = on_cuda and settings.num_workers == 0 and str(settings.devices) == "1"
     try:
-        loaders = load_data(settings, pin_memory=gpu_backend(settings.accelerator) == "cuda")
+        loaders = load_data(settings, pin_memory=on_cuda and not resident)
     except NoDataError as error:
         raise NoDataError(f"{error}, or train on the built-in digits with --dataset digits") from error
+    if resident:  # of several devices, each would have to know its own before Lightning has started it
+        training = loaders[0].dataset.dataset  # training and validation set are parts of it
+        for dataset in (training, loaders[2].dataset):
+            keep_on_gpu(dataset, torch.device("cuda", 0), settings.num_workers)
     # Lightning sets the epoch, too, but only after loaders with worker processes have asked for the first order.
     loaders[0].sampler.set_epoch(settings.saved["epoch"] + 1 if settings.saved else 0)
     return loaders
 
 
 def seed_everything(seed: int) -> None:
-    """Seed all random number generators, and let cuDNN choose the same algorithms in each run."""
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    """Seed all random number generators."""
     pl.seed_everything(seed, workers=True, verbose=False)
 
 
@@ -271,7 +277,7 @@ def importance_weighted_results(vae, test_loader: DataLoader, num_samples: int) 
 
 def write_codes(run_dir: Path, board, epoch: int, codes: torch.Tensor, labels: torch.Tensor, test_loader) -> None:
     """Write the first test images, their codes [N, z_dim] and labels [N] for TensorBoard's projector."""
-    images = test_loader.dataset[:PROJECTED][0] / 15
+    images = test_loader.dataset[:PROJECTED][0].cpu() / 15
     points = codes[:PROJECTED]
     points = F.pad(points, (0, max(0, 3 - points.size(1))))  # the projector draws nothing in fewer than 3 dimensions
     shutil.rmtree(run_dir / f"{epoch:05}", ignore_errors=True)  # those of an earlier test of this run

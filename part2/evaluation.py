@@ -54,7 +54,7 @@ def encode(model, loader: DataLoader) -> tuple[Tensor, Tensor, float]:
         num_values += x.numel()
         codes.append(z.float())
         labels.append(y)
-    return torch.cat(codes).cpu(), torch.cat(labels), squared_error.item() / num_values
+    return torch.cat(codes).cpu(), torch.cat(labels).cpu(), squared_error.item() / num_values
 
 
 def kolmogorov_smirnov(values: Tensor) -> Tensor:

@@ -96,6 +96,8 @@ def build_parser() -> argparse.ArgumentParser:
     machine.add_argument("--strategy", choices=STRATEGIES, default="auto",
                          help="auto: ddp if there are several devices, else a single process")  # fmt: skip
     machine.add_argument("--precision", choices=PRECISIONS, default="32-true", help="number format of the training")
+    machine.add_argument("--deterministic", action=argparse.BooleanOptionalAction, default=False,
+                         help="on a GPU: the same results in each run, in full float32, but slower")  # fmt: skip
     return parser
 
 
@@ -168,7 +170,7 @@ def merge_resumed_flags(args: argparse.Namespace, flags: dict) -> argparse.Names
                 "leave the flag out, or start a new run without --resume"
             )
         values[name] = flags[name]
-    for name in ("epochs", "no_cuda", "precision", "devices", "num_nodes", "strategy"):
+    for name in ("epochs", "no_cuda", "precision", "devices", "num_nodes", "strategy", "deterministic"):
         if name not in args.given:
             values[name] = flags[name]
     if "data_dir" not in args.given and Path(flags["data_dir"]).is_dir():
@@ -183,7 +185,9 @@ def flags_to_repeat(args: argparse.Namespace) -> list[str]:
     for action in build_parser()._actions:
         if action.dest in args.given - {*IDENTITY, "resume", "log_dir"}:
             value = getattr(args, action.dest)
-            if action.nargs == 0:  # a switch; --cuda and --no-cuda share one name
+            if isinstance(action, argparse.BooleanOptionalAction):
+                words.append(action.option_strings[0 if value else -1])
+            elif action.nargs == 0:  # a switch; --cuda and --no-cuda share one name
                 words += action.option_strings[:1] if value == action.const else []
             else:
                 words += [action.option_strings[0], str(value)]

@@ -12,6 +12,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler
 
+from gpu import on_device
 from inputs import DATA_DIR, resolve_path
 from mnist_files import read_mnist
 
@@ -31,6 +32,15 @@ class ImageDataset(Dataset):
     def __init__(self, images: Tensor, labels: Tensor):
         self.images, self.labels = images, labels
 
+    @property
+    def nbytes(self) -> int:
+        """Memory that the images and labels take, in bytes."""
+        return self.images.nbytes + self.labels.nbytes
+
+    def to(self, device: torch.device) -> None:
+        """Move images and labels to a device; batches are there, too, then."""
+        self.images, self.labels = self.images.to(device), self.labels.to(device)
+
     def __len__(self) -> int:
         return len(self.images)
 
@@ -39,7 +49,7 @@ class ImageDataset(Dataset):
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         """A whole batch; if a dataset has this method, DataLoader calls it."""
-        return self[torch.as_tensor(indices)]
+        return self[on_device(torch.as_tensor(indices), self.images.device)]
 
 
 def scaled(images: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 import run_folder
 from evaluation import distances_to_prior, encode, evaluating, kolmogorov_smirnov
+from gpu import configure_gpu, keep_on_gpu
 from inputs import InputError, NoDataError, resolve_strategy
 from mnist import load_data
 from models import AdversarialAE
@@ -79,7 +80,7 @@ def start_fabric(settings: argparse.Namespace) -> Fabric:
     """
     for name in ("lightning_fabric", "lightning.fabric", "lightning_utilities"):  # hints about unused hardware
         logging.getLogger(name).setLevel(logging.WARNING)
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    configure_gpu(settings.deterministic)
     num_gpus = 0 if settings.no_cuda else torch.cuda.device_count()
     available = num_gpus or os.cpu_count()
     if settings.devices != "auto" and int(settings.devices) > available:
@@ -117,13 +118,17 @@ def make_loaders(settings: argparse.Namespace, fabric: Fabric) -> tuple[DataLoad
     failed = None
     with fabric.rank_zero_first():
         try:
-            train_loader, test_loader = load_data(settings, pin_memory=fabric.device.type == "cuda")
+            train_loader, test_loader = load_data(
+                settings, pin_memory=fabric.device.type == "cuda" and settings.num_workers > 0
+            )
         except Exception as error:  # raised below, since the other processes wait until this one leaves the block
             failed = error
     if isinstance(failed, NoDataError):
         raise NoDataError(f"{failed}, or train on the built-in digits with --dataset digits") from failed
     if failed:
         raise failed
+    for loader in (train_loader, test_loader):
+        keep_on_gpu(loader.dataset, fabric.device, settings.num_workers)
     train_loader.sampler.share(fabric.global_rank, fabric.world_size)
     return train_loader, test_loader
 
@@ -235,7 +240,7 @@ def write_results(record: RunRecord, state: TrainingState, test_loader: DataLoad
     settings, writer, run_dir, epoch = record.settings, record.writer, record.run_dir, record.epoch
     with evaluating(state.model):
         codes, labels, _ = encode(state.model, test_loader)
-    pixels = test_loader.dataset[:PROJECTED][0] / 2 + 0.5
+    pixels = test_loader.dataset[:PROJECTED][0].cpu() / 2 + 0.5
     points = F.pad(codes[:PROJECTED], (0, max(0, 3 - settings.z_dim)))  # the projector needs three dimensions
     shutil.rmtree(run_dir / f"{epoch:05}", ignore_errors=True)  # the projector's files of an earlier evaluation
     writer.add_embedding(points, labels[:PROJECTED].tolist(), pixels, global_step=epoch, tag="codes")

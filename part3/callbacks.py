@@ -301,6 +301,8 @@ class StepBar(TQDMProgressBar):
     def get_metrics(self, trainer: pl.Trainer, pl_module) -> dict:
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
+        if pl_module.shown_loss is not None:
+            metrics["train_loss"] = f"{pl_module.shown_loss:.3f}"
         if self.record.rows:
             metrics["left"] = str(self.record.time_left(trainer.global_step))
         return metrics

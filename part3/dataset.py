@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from download import DownloadError, describe_wrong_content, fetch
+from gpu import on_device
 from inputs import InputError
 from run_folder import atomic_write
 from vocabulary import Characters, Vocabulary
@@ -76,6 +77,16 @@ class TextDataset(Dataset):
             )
         self.windows = self.data.unfold(0, block_size + 1, 1)  # a view: [len(self), block_size + 1]
 
+    @property
+    def nbytes(self) -> int:
+        """Memory that the tokens take, in bytes."""
+        return self.data.nbytes
+
+    def to(self, device: torch.device) -> None:
+        """Move the tokens to a device; batches are there, too, then."""
+        self.data = self.data.to(device)
+        self.windows = self.data.unfold(0, self.block_size + 1, 1)
+
     def __len__(self) -> int:
         return len(self.data) - self.block_size
 
@@ -88,7 +99,7 @@ class TextDataset(Dataset):
 
     def __getitems__(self, indices: list[int] | Tensor) -> tuple[Tensor, Tensor]:
         """A batch by one index operation: two times long [B, block_size]."""
-        windows = self.windows[torch.as_tensor(indices)].long()
+        windows = self.windows[on_device(torch.as_tensor(indices), self.data.device)].long()
         return windows[:, :-1], windows[:, 1:]
 
 

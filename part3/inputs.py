@@ -117,6 +117,8 @@ def build_parser() -> argparse.ArgumentParser:
     machine.add_argument(
         "--compile", action=argparse.BooleanOptionalAction, default=False, help="compile the model with torch.compile"
     )
+    machine.add_argument("--deterministic", action=argparse.BooleanOptionalAction, default=False,
+                         help="on a GPU: the same results in each run, in full float32, but slower")  # fmt: skip
     return parser
 
 
@@ -198,7 +200,7 @@ def merge_resumed_flags(args: argparse.Namespace, flags: dict) -> argparse.Names
             )
         values[name] = theirs
     for name in ("txt_file", "num_epochs", "max_steps", "precision", "generate_every_n_steps", "generate_batch_size",
-                 "accelerator", "devices", "num_nodes", "strategy", "compile"):  # fmt: skip
+                 "accelerator", "devices", "num_nodes", "strategy", "compile", "deterministic"):  # fmt: skip
         if name not in args.given:
             values[name] = flags[name]
         elif name in ("num_epochs", "max_steps") and flags["lr_schedule"] == "cosine" and values[name] != flags[name]:

@@ -19,12 +19,11 @@ class TokenMeans:
     def reset(self) -> None:
         self.sums, self.count = torch.zeros(2, dtype=torch.float64), 0
 
-    def add(self, loss: Tensor, hits: Tensor, count: int) -> None:
-        """Add a batch: its mean loss, its number of correct predictions, and its number of tokens."""
-        added = torch.stack([loss.detach() * count, hits.to(loss.dtype)])
-        if added.device.type == "mps":  # which has no float64
+    def add(self, sums: Tensor, count: int) -> None:
+        """Add a batch: its summed loss and number of correct predictions, [2], and its number of tokens."""
+        if sums.device.type == "mps":  # which has no float64
             self.sums = self.sums.float()
-        self.sums = self.sums.to(added.device) + added
+        self.sums = self.sums.to(sums.device) + sums
         self.count += count
 
     def read(self, trainer: pl.Trainer) -> tuple[float, float]:
@@ -41,6 +40,7 @@ class TokenMeansModule(pl.LightningModule):
 
     Attributes:
         results: losses and accuracies of the last round and validation, and the learning rate.
+        shown_loss: the last training loss that was logged, for the progress bar; None before.
         tokens_per_character: of the validation text, for bits per character.
     """
 
@@ -49,19 +49,22 @@ class TokenMeansModule(pl.LightningModule):
     def __init__(self):
         super().__init__()
         self.results: dict[str, float] = {}
+        self.shown_loss: float | None = None
         self._window, self._round, self._val = TokenMeans(), TokenMeans(), TokenMeans()
 
     def add_tokens(self, mode: str, loss: Tensor, hits: Tensor, count: int) -> None:
         """Add a batch to the means of "train" or "val": mean loss, correct predictions, number of tokens."""
+        sums = torch.stack([loss.detach() * count, hits.to(loss.dtype)])
         for means in (self._window, self._round) if mode == "train" else (self._val,):
-            means.add(loss, hits, count)
+            means.add(sums, count)
 
     def on_train_batch_end(self, outputs, batch, batch_idx: int) -> None:
         step, rate = self.trainer.global_step, self.trainer.optimizers[0].param_groups[0]["lr"]
         if step % LOG_EVERY_N_STEPS == 0 or self.trainer.is_last_batch:
             loss, accuracy = self._window.read(self.trainer)
             self._log({"train_loss": loss, "train_acc": accuracy, "learning_rate": rate}, step)
-            self.log("train_loss", loss, logger=False, prog_bar=True)
+            self.log("train_loss", loss, logger=False)  # for the bar, Lightning would read it from the GPU in each step
+            self.shown_loss = loss
         if self.trainer.is_last_batch:
             loss, accuracy = self._round.read(self.trainer)
             self.results = {"train_loss": loss, "train_acc": accuracy, "learning_rate": rate}

@@ -23,6 +23,7 @@ from cli import run_command
 from dataset import Batches, TextDataset, train_loader, val_loader
 from generate import generate
 from gpt import GPT
+from gpu import compile_options, configure_gpu, keep_on_gpu
 from inputs import parse_args, resolve_settings, with_defaults
 from metrics import TokenMeansModule
 from processes import check_compiler, explained_failures
@@ -30,6 +31,7 @@ from rewind import run_directory
 from run_folder import config_of, read_checkpoint
 from training_run import (
     configure_cpu,
+    gpu_backend,
     join_processes,
     log_to_stdout,
     make_datasets,
@@ -122,11 +124,16 @@ class GPTLightningModule(TokenMeansModule):
         batches = Batches(len(self.train_dataset), self.config.train_batch_size, lambda: trainer.global_step,
                           min(left, self.config.val_every_n_steps), self.config.seed, trainer.global_rank,
                           world_size)  # fmt: skip
-        on_cuda = trainer.strategy.root_device.type == "cuda"
-        return train_loader(self.train_dataset, batches, self.config.num_workers, pin_memory=on_cuda)
+        device = trainer.strategy.root_device
+        resident = keep_on_gpu(self.train_dataset, device, self.config.num_workers)
+        return train_loader(self.train_dataset, batches, self.config.num_workers,
+                            pin_memory=device.type == "cuda" and not resident)  # fmt: skip
 
     def val_dataloader(self):
-        return [] if self.val_dataset is None else val_loader(self.val_dataset, self.config.train_batch_size)
+        if self.val_dataset is None:
+            return []
+        keep_on_gpu(self.val_dataset, self.trainer.strategy.root_device, num_workers=0)
+        return val_loader(self.val_dataset, self.config.train_batch_size)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["gpt_config"] = config_of(self.model)
@@ -174,6 +181,7 @@ def train(args: argparse.Namespace) -> dict[str, float]:
 
 def _train(settings: argparse.Namespace) -> dict[str, float]:
     processes = join_processes(settings)
+    configure_gpu(settings.deterministic)
     seed_everything(settings.seed)
     text = read_text_of_run(settings)
     vocabulary = make_vocabulary(settings, text)
@@ -184,7 +192,7 @@ def _train(settings: argparse.Namespace) -> dict[str, float]:
     if settings.precision == "64-true":
         module.double()  # before the checkpoint is loaded, which would be rounded to float32 otherwise
     if settings.compile:
-        module.model.compile()
+        module.model.compile(**compile_options(gpu_backend(settings.accelerator)))
     with run_directory(trainer, record, settings), resumable(trainer, settings):
         trainer.fit(module, ckpt_path=settings.checkpoint, weights_only=True)
         if trainer.is_global_zero:

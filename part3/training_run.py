@@ -87,8 +87,7 @@ def gpu_backend(accelerator: str) -> str | None:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed all random number generators, and let cuDNN choose the same algorithms in each run."""
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    """Seed all random number generators."""
     pl.seed_everything(seed, workers=True, verbose=False)
 
 

@@ -21,7 +21,7 @@ from run_bench import FLAGS, LAST, PARTS, RUNS
 from runs import assert_equal, points_of
 from soak_record import SEED
 
-SHARED = ("run_files.py", "event_files.py")
+SHARED = ("cli.py", "event_files.py", "gpu.py", "processes.py", "run_files.py")
 
 
 def test_what_all_parts_need_is_the_same_file(repository):

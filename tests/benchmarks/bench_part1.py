@@ -58,10 +58,12 @@ def ours(args) -> runner.Measure:
     import limits
     import train_pl
     import training_run
+    from gpu import configure_gpu
     from inputs import resolve_settings
 
     training_run.configure_cpu()
     training_run.silence_lightning()
+    configure_gpu(deterministic=False)
 
     def measure(seed: int, steps: int) -> dict:
         with tempfile.TemporaryDirectory() as folder:

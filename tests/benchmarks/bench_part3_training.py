@@ -95,13 +95,16 @@ def ours(args, **flags) -> runner.Measure:
     import torch.nn.functional as F
 
     import limits
+    from gpu import compile_options, configure_gpu
     from train import GPTLightningModule
+
+    configure_gpu(deterministic=False)
 
     def measure(seed: int, steps: int) -> dict:
         settings, text, train_set, val_set, model = prepare(args, seed, steps, **flags)
         module, watch = GPTLightningModule(settings, model, train_set, val_set), clock()
         if settings.compile:
-            module.model.compile()
+            module.model.compile(**compile_options(training_run.gpu_backend(settings.accelerator)))
         with tempfile.TemporaryDirectory() as folder:
             settings.log_dir = folder
             trainer, _ = training_run.make_trainer(settings, len(train_set), text)
@@ -138,9 +141,9 @@ def baseline(args) -> runner.Measure:
 
 
 def main() -> int:
-    parser = runner.build_parser(__doc__.splitlines()[0], steps=5)
+    others = "further implementations of ours: in bfloat16, or compiled"
+    parser = runner.build_parser(__doc__.splitlines()[0], steps=5, others=others)
     parser.add_argument("--train_batch_size", type=int, default=128, help="windows of a step")
-    parser.add_argument("--others", nargs="*", choices=("bf16", "compile"), default=[], help="further implementations")
     args = runner.parse(parser, fewest_steps=1)
     sys.path.insert(0, str(PART))
     implementations = {

@@ -24,6 +24,9 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 RESULTS = REPOSITORY / "report" / "results"
 Measure = Callable[[int, int], dict]
+NO_OTHERS = (
+    "ignored: only part 3's training has further implementations (`make bench` hands each flag to all benchmarks)"
+)
 
 
 class BenchmarkError(Exception):
@@ -37,12 +40,13 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (--help lists the flags)\n")
 
 
-def build_parser(description: str, steps: int) -> Parser:
+def build_parser(description: str, steps: int, others: str = NO_OTHERS) -> Parser:
     """The flags that all benchmarks share.
 
     Args:
         description: the first line of the benchmark's docstring.
         steps: default of `--steps`.
+        others: help of `--others`.
     """
     parser = Parser(description=description)
     parser.add_argument("--data_dir", default=os.environ.get("DATA_DIR", str(REPOSITORY / "data")),
@@ -53,6 +57,7 @@ def build_parser(description: str, steps: int) -> Parser:
     parser.add_argument(
         "--steps", type=int, default=steps, help="steps of a measurement; in parts 1 and 2, 0 means a whole epoch"
     )
+    parser.add_argument("--others", nargs="*", choices=("bf16", "compile"), default=[], help=others)
     parser.add_argument("--output", type=Path, help="JSON file (default: report/results/bench_DEVICE.json)")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     return parser

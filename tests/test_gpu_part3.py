@@ -1,0 +1,45 @@
+"""Part 3 on a GPU, without one: devices of tensors."""
+
+from argparse import Namespace
+
+import pytest
+import torch
+
+from fake_cuda import fake_cuda, on_cuda
+
+
+def tiny(part3):
+    config = part3.gpt.GPT.get_default_config()
+    config.n_layer, config.n_head, config.n_embd, config.vocab_size, config.block_size = 1, 2, 8, 11, 8
+    return part3.gpt.GPT(config)
+
+
+@pytest.mark.parametrize("use_cache", [False, True])
+def test_generation_stays_on_the_device(part3, use_cache):
+    assert part3.train  # imported with real tensors
+    with fake_cuda():
+        model, idx = on_cuda(lambda: tiny(part3)), torch.zeros(2, 3, dtype=torch.long, device="cuda")
+        for flags in ({}, {"do_sample": True, "top_k": 3}, {"do_sample": True, "top_p": 0.5}, {"stop": [[1], [2, 3]]}):
+            assert model.generate(idx, 7, use_cache=use_cache, **flags).is_cuda
+
+
+def test_steps_stay_on_the_device(part3):
+    assert part3.train  # imported with real tensors
+    with fake_cuda(), torch.no_grad():
+        data = part3.dataset.TextDataset(None, None, 8, text="abcdefghijk" * 3)
+        data.to(torch.device("cuda"))
+        batch = data.__getitems__([0, 3])
+        module = part3.train.GPTLightningModule(Namespace(), on_cuda(lambda: tiny(part3)), data)
+        assert module.training_step(batch, 0).is_cuda and module.validation_step(batch, 0).is_cuda
+        assert module._round.sums.is_cuda
+
+
+def test_losses_are_checked_on_the_device(part3):
+    stop, seen = part3.callbacks.StopAtNonFiniteLoss(), []
+    with fake_cuda():
+        strategy = Namespace(reduce=lambda value, reduce_op: seen.append(value.device.type) or torch.tensor(0.5))
+        stop._add(1, torch.zeros((), device="cuda"))
+        trainer = Namespace(strategy=strategy, checkpoint_callback=None)
+        with pytest.raises(part3.inputs.NotFiniteError):  # 0.5, the value of each fake tensor, is no infinity
+            stop.check(trainer, None)
+    assert seen == ["cuda"]
