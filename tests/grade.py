@@ -41,6 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--memory", type=float, default=4, help="GiB of memory for one criterion (%(default)s)")
     parser.add_argument("--only", action="append", metavar="WORD", help="run the criteria with WORD in their name only")
     parser.add_argument("--criteria", type=Path, metavar="DIR", help="judge by the part[123]_*.py in DIR instead")
+    parser.add_argument("--list", action="store_true", help="print all criteria with their points, and grade nothing")
     parser.add_argument("--verbose", action="store_true", help="show all reasons, and what the code prints and raises")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all results as JSON")
     parser.add_argument("--junit", type=Path, metavar="FILE", help="write them as JUnit's XML")
@@ -56,6 +57,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = build_parser()
     args = parser.parse_args(argv)
     given = [getattr(args, part) for part in PARTS if getattr(args, part) is not None]
+    if args.list:
+        args.submissions = []
+        return args
     if not args.folders and not given:
         parser.error("name the folder that holds part1, part2, part3")
     if given and len(args.folders) > 1:
@@ -104,6 +108,9 @@ def main(argv: list[str] | None = None) -> int:
         if not criteria:
             print(f"grade.py: no criterion has {' or '.join(args.only)} in its name", file=sys.stderr)
             return 2
+    if args.list:
+        print(reports.criteria_table(criteria))
+        return 0
     limits = Limits(args.timeout, int(args.memory * GIB))
     with Progress() as progress:
         results = grading.grade(args.submissions, criteria, args.jobs, limits, args.verbose, progress)

@@ -288,7 +288,7 @@ def test_a_measurement_on_text(part3, load, tmp_path, monkeypatch, implementatio
     """Random letters in the place of Shakespeare's, about which nothing can be learnt."""
     bench = load("bench_part3_training")
     text = "".join(chr(97 + number) for number in torch.randint(26, (3000,)).tolist())
-    monkeypatch.setattr(part3.dataset, "load_text", lambda *args: text)
+    monkeypatch.setattr(part3.training_run, "load_text", lambda *args: text)
     measure = getattr(bench, implementation)(Namespace(data_dir=str(tmp_path), train_batch_size=2))
     found = measure(0, 2)
     assert found["tokens_per_second"] > 0

@@ -275,7 +275,31 @@ def test_points_are_the_assignments():
         assert set(weights) - {"by hand"} <= names, f"question {question} weighs criteria that it has not"
 
 
-@pytest.mark.parametrize("folder", [GRADE.parents[1], *SOLUTIONS], ids=lambda folder: folder.name)
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("raise NotImplementedError", "run is not implemented (part1/hostile.py, line 2)"),
+        ("raise", "run is not implemented (part1/hostile.py, line 2)"),
+    ],
+)
+def test_a_gap_is_called_so(tmp_path, toy_criteria, body, said):
+    write(tmp_path / "in", part1__hostile=f"def run():\n    {body}", part1__train_pl="")
+    assert said in grade(tmp_path / "in", "--criteria", toy_criteria, "--only", "hostile", "--verbose").stdout
+
+
+def test_the_list_of_criteria(toy_criteria):
+    lines = grade("--list", "--criteria", toy_criteria).stdout.splitlines()
+    assert [line.split()[:3] for line in lines if "honest" in line] == [["1.7", "9", "honest"]]
+    assert ["1.7", "3", "by", "hand"] in [line.split() for line in lines]
+
+
+def some_fast(folder: Path):
+    """`make soak` grades all right solutions; the suite this repository's and the one in the template's shape."""
+    marks = () if folder.name in (GRADE.parents[1].name, "template_2023") else pytest.mark.slow
+    return pytest.param(folder, marks=marks, id=folder.name)
+
+
+@pytest.mark.parametrize("folder", [some_fast(folder) for folder in (GRADE.parents[1], *SOLUTIONS)])
 def test_full_marks(tmp_path, folder):
     """This repository, and the right solutions in the template's shape, in other styles and of other editions."""
     grade(folder, "--json", tmp_path / "results.json")

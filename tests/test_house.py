@@ -87,12 +87,11 @@ def test_what_the_code_imports_is_required(repository):
 
 
 def test_ruff_knows_the_repository_s_own_modules(repository):
-    """They are sorted below the packages, also where they are imported into another folder."""
+    """It sorts the modules of these folders below the packages."""
     settings = tomllib.loads((repository / "pyproject.toml").read_text())
-    folders = ("part*", "report", "tests", "tests/benchmarks")
-    files = [file for folder in folders for file in repository.glob(f"{folder}/*.py")]
-    own = {file.stem for file in files if not file.stem.startswith("test_")}
-    assert own == set(settings["tool"]["ruff"]["lint"]["isort"]["known-first-party"])
+    tracked = [file.parent for file in repository.glob("tests/**/*.py") if "solutions" not in file.parts]
+    folders = {folder.relative_to(repository).as_posix() for folder in tracked if not (folder / "__init__.py").exists()}
+    assert set(settings["tool"]["ruff"]["src"]) == folders | {"part1", "part2", "part3", "report"}
 
 
 def test_no_part_imports_torch_distributions(repository):

@@ -18,14 +18,19 @@ def runner(request):
         sys.path[:] = path
 
 
-def test_all_apply_to_their_bases(runner, tmp_path):
+def test_all_apply_to_their_bases(runner):
     """Where this fails after a change of a part, the texts in tests/mutants/ must follow it."""
     load_criteria()
     runner.check_names(runner.MUTANTS, REGISTRY)
+    problems = []
     for mutant in runner.MUTANTS:
         for base, edits in mutant.edits.items():
             assert edits, f"{mutant.name} changes nothing"
-            runner.mutated(mutant, base, REGISTRY[mutant.criterion].part, tmp_path / mutant.name / base)
+            try:
+                runner.changed_files(mutant, base, REGISTRY[mutant.criterion].part)
+            except runner.NotApplicable as problem:
+                problems.append(str(problem))
+    assert not problems, "\n".join(problems)
 
 
 def test_the_changed_text_is_in_the_copy_alone(runner, repository, tmp_path):

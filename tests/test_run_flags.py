@@ -106,7 +106,8 @@ def test_apple_s_gpus_have_no_float64(request, name, tmp_path, monkeypatch):
             monkeypatch.setattr(part.training_run, "Fabric", lambda **kwargs: trainer)
             part.training_run.start_fabric(args)
         else:
-            part.train.make_trainer(args, tmp_path, None, record=None, rounds=1, first_step=0)
+            settings = part.inputs.resolve_settings(Namespace(precision="64-true", log_dir=tmp_path), None)
+            part.training_run.make_trainer(settings, 1000, "a text")
 
 
 @pytest.mark.parametrize("name", ["part1", "part3"])

@@ -41,6 +41,11 @@ def expect(ok: Any, hint: str, *, given: Any = None, expected: Any = None, got: 
         raise Failure(hint, given=given, expected=expected, got=got)
 
 
+def is_gap(error: BaseException) -> bool:
+    """Whether this is what a template's gap raises: `raise NotImplementedError`, or a bare `raise`."""
+    return isinstance(error, NotImplementedError) or "No active exception to reraise" in str(error)
+
+
 @dataclass(frozen=True)
 class Criterion:
     """One registered criterion; `question` is the assignment's number, such as '1.7'."""

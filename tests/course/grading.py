@@ -120,7 +120,7 @@ def grade(
             progress(len(ended), len(jobs))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return [_result(index, submission, criteria, ended) for index, submission in enumerate(submissions)]
+    return [added_up(index, submission, criteria, ended) for index, submission in enumerate(submissions)]
 
 
 def _folder(scratch: Path, index: int, name: str) -> Path:
@@ -148,7 +148,8 @@ def _runner(criterion: Criterion, submission: Submission, original: Path, place:
     return run
 
 
-def _result(index: int, submission: Submission, criteria: dict[str, Criterion], ended: dict) -> SolutionResult:
+def added_up(index: int, submission: Submission, criteria: dict[str, Criterion], ended: dict) -> SolutionResult:
+    """The results of a solution from how its jobs ended, by (index, name of the criterion)."""
     expected = PARTS_OF_EDITION[submission.edition]
     questions: dict[str, QuestionResult] = {}
     missing: dict[str, str] = {}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from course import packages
-from course.criterion import REGISTRY, Criterion, Failure, Remark
+from course.criterion import REGISTRY, Criterion, Failure, Remark, is_gap
 from course.student import StudentPart
 
 PRELOADED = (
@@ -37,6 +37,7 @@ GPU_WORDS = (
     "CUDA error",
     "cuda runtime",
 )
+NO_NETWORK = "the grader has no network"
 LONGEST_TEXT = 600  # characters of a reason or a value
 
 
@@ -118,12 +119,24 @@ def _in_words(error: BaseException, folder: Path) -> str:
         return f"{where or 'the code'} calls sys.exit({error.code!r})"
     if own and any(word in text for word in GPU_WORDS):
         return f"{where} asks for a GPU, whatever the machine: use the device of the model or of the input"
+    if NO_NETWORK in text:
+        return f"{where or 'the code'} asks for the network, which no criterion needs: {own[-1].line if own else text}"
+    if own and own[-1] is frames[-1] and is_gap(error):
+        return f"{_function(error)} is not implemented ({where})"
     what = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    if not own and "NoneType" in text:
+        return "a function returns nothing (None), or something with None in it: is it implemented?"
     if isinstance(error, AssertionError) and own:
         return f"{where}: `{own[-1].line}` does not hold" + (f" ({text})" if text else "")
     if where:
         return f"{where} (`{own[-1].line}`) stops with {what}"
     return f"what the code returned or asked for does not fit: {what}"
+
+
+def _function(error: BaseException) -> str:
+    """Name of the function that raised the exception, of a method with its class."""
+    last = list(traceback.walk_tb(error.__traceback__))[-1][0].f_code
+    return getattr(last, "co_qualname", last.co_name)
 
 
 def _printed(value: Any) -> str | None:
@@ -174,13 +187,13 @@ def _cut_network() -> None:
 
     def only_here(self: socket.socket, address: Any) -> None:
         if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "localhost", "::1"):
-            raise OSError("the grader has no network")
+            raise OSError(NO_NETWORK)
         connect(self, address)
 
     def no_addresses(host: Any, *args: Any, **kwargs: Any) -> Any:
         if host in (None, "127.0.0.1", "localhost", "::1"):
             return getaddrinfo(host, *args, **kwargs)
-        raise OSError("the grader has no network")
+        raise OSError(NO_NETWORK)
 
     getaddrinfo = socket.getaddrinfo
     socket.socket.connect = only_here

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from course.aae_standins import Z, new_model
-from course.criterion import criterion, expect
+from course.criterion import criterion, expect, is_gap
 
 
 def _images(count: int = 6) -> torch.Tensor:
@@ -141,6 +141,8 @@ def networks_take_two_dimensions(part):
             try:
                 got[z_dim] = list(getattr(models, name)(z_dim=z_dim)(given).shape)
             except Exception as error:
+                if is_gap(error):
+                    raise
                 got[z_dim] = type(error).__name__
             if got[z_dim] != list(right) and z_dim == 3:
                 break

@@ -84,8 +84,8 @@ def generator_leaves_the_discriminator_alone(part):
     with_it = play(part).disc
     expect(
         all(map(_same, with_it, without)),
-        "gradients of ae_loss are left with the discriminator and change it: call "
-        "optimizer_disc.zero_grad() right before its backward",
+        "gradients of ae_loss are still there in the discriminator's step, which then also moves it as the generator "
+        "wants: call optimizer_disc.zero_grad() right before disc_loss.backward()",
         given="ae_loss times 1, then times 0",
     )
 

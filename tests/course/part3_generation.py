@@ -51,6 +51,18 @@ def generate_returns_the_prompt(part):
     )
     tail = [row[len(row) - row.count(ALWAYS) :] for row in out.tolist()]
     expect(all(set(row) == {ALWAYS} for row in tail), "new tokens must come after the prompt", got=str(out.tolist()))
+    long = torch.tensor([[1, 2, 3, 4, 5, 6]])
+    try:
+        out = Markov(part, _always())(long, 1, **_surely(part))
+    except Exception:
+        return  # which generate_crops_the_context tells
+    expect(
+        out.tolist()[0][: long.size(1)] == long.tolist()[0],
+        "the new token must be appended to the whole text, not to the context that is cropped for the model",
+        given=f"a prompt of 6 tokens, block_size {BLOCK}",
+        expected="[1, 2, 3, 4, 5, 6, 7]",
+        got=str(out.tolist()[0]),
+    )
 
 
 @criterion("3.3")

@@ -1,11 +1,13 @@
 """Results as a table on the terminal, as JSON, as JUnit's XML, and as Gradescope's results.json."""
 
+import sys
 import textwrap
 import xml.etree.ElementTree as ElementTree
 from dataclasses import asdict
 
+from course.criterion import Criterion
 from course.grading import CODING, SolutionResult
-from course.points import QUESTIONS
+from course.points import BY_HAND, POINTS, QUESTIONS
 
 
 def table(result: SolutionResult, width: int = 100) -> str:
@@ -30,6 +32,22 @@ def table(result: SolutionResult, width: int = 100) -> str:
     written = [number for number in QUESTIONS if number not in CODING and f"part{number[0]}" not in result.missing]
     lines.append(f"  by hand: {', '.join(written)}")
     return "\n".join(lines)
+
+
+def criteria_table(criteria: dict[str, Criterion]) -> str:
+    """All criteria with question, points and title, below what their file says of them and of what is accepted."""
+    lines: list[str] = []
+    said = None
+    for criterion in sorted(criteria.values(), key=lambda one: (one.question, one.function.__module__)):
+        about = (sys.modules[criterion.function.__module__].__doc__ or "").strip()
+        if (criterion.question, about) != said:
+            said = (criterion.question, about)
+            lines += ["", *(f"# {line}".rstrip() for line in about.splitlines())]
+        worth = POINTS.get(criterion.question, {}).get(criterion.name, 0)
+        lines.append(f"{criterion.question}  {worth:>6g}  {criterion.name:<46}{criterion.title}")
+    by_hand = {question: weights[BY_HAND] for question, weights in POINTS.items() if weights.get(BY_HAND)}
+    lines += ["", *(f"{question}  {worth:>6g}  by hand" for question, worth in by_hand.items())]
+    return "\n".join(lines).strip()
 
 
 def points(number: float) -> str:

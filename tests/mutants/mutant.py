@@ -10,7 +10,7 @@ class Mutant:
     Args:
         name: what the student did, such as 'kl_without_half'.
         criterion: name of the criterion that must fail.
-        edits: for each base, 'template' (tests/mutants/solutions/template_2023) and 'ours' (this repository), the
+        edits: for each base, 'template' (solutions/template_2023), 'template_2024' or 'ours' (this repository), the
             changes: file in the part's folder, text to be replaced (it must occur exactly once), text in its place.
     """
 

@@ -209,4 +209,50 @@ MUTANTS = [
         (OPT_DISC, "torch.optim.SGD(model.encoder.parameters(), lr=args.d_lr)"),
     ),
     _train("discriminator_optimizer_missing", "discriminator_optimizer", (OPT_DISC, "None")),
+    _train(
+        "autoencoder_optimizer_missing",
+        "autoencoder_optimizer",
+        ("torch.optim.Adam(params_ae, lr=args.ae_lr, betas=(0.5, 0.999))", "None"),
+    ),
+    _train(
+        "autoencoder_optimizer_of_the_encoder",
+        "autoencoder_optimizer",
+        (OPT_AE, "params_ae = model.encoder.parameters()"),
+    ),
+    _train(
+        "autoencoder_zero_grad_before_its_step",
+        "autoencoder_learns",
+        (ZERO_AE, "        ae_loss.backward()\n        optimizer_ae.zero_grad()"),
+    ),
+    _models("prior_shifted", "prior_is_normal", (PRIOR, PRIOR + " + 1")),
+    _models("reconstruction_rooted", "reconstruction_is_squared", (RECON, RECON + ".sqrt()")),
+    _models(
+        "generator_asked_about_reconstructions",
+        "generator_asks_the_discriminator",
+        ("logits = self.discriminator(z_fake)\n", "logits = self.discriminator(self.encoder(recon_x))\n"),
+    ),
+    _models(
+        "accuracy_of_the_wrong",
+        "accuracy_threshold",
+        (ACCURACY, ACCURACY.replace(">", "!").replace("<", ">").replace("!", "<")),
+    ),
+    _models(
+        "discriminator_summed_over_batch",
+        "discriminator_is_cross_entropy",
+        (REAL, REAL[:-1] + ', reduction="sum")'),
+        (FAKE, FAKE[:-1] + ', reduction="sum")'),
+    ),
+    _models(
+        "sample_returns_codes", "sample_decodes_the_prior", ("x = self.decoder(z)\n        return x\n", "return z\n")
+    ),
+    _models(
+        "discriminator_of_three_dimensions",
+        "networks_take_two_dimensions",
+        ("nn.Linear(z_dim, 512)", "nn.Linear(max(z_dim, 3), 512)"),
+    ),
+    _models(
+        "encoder_of_three_dimensions",
+        "networks_take_two_dimensions",
+        ("nn.Linear(2 * 16 * c_hid, z_dim),\n        )", "nn.Linear(2 * 16 * c_hid, max(z_dim, 3)),\n        )"),
+    ),
 ]

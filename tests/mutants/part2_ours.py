@@ -102,4 +102,17 @@ OURS = {
     "discriminator_optimizer_of_the_encoder": _optimizers(
         DISCRIMINATOR, DISCRIMINATOR.replace("discriminator", "encoder")
     ),
+    "autoencoder_optimizer_of_the_encoder": _optimizers(AUTOENCODER, "autoencoder = list(model.encoder.parameters())"),
+    "autoencoder_zero_grad_before_its_step": _train((ZERO_AE, ""), (STEP_AE, ZERO_AE + STEP_AE)),
+    "prior_shifted": _models((PRIOR, PRIOR + " + 1")),
+    "reconstruction_rooted": _models((RECON, RECON + ".sqrt()")),
+    "generator_asked_about_reconstructions": _models((ASKED, ASKED.replace("z_fake", "self.encoder(recon_x)"))),
+    "accuracy_of_the_wrong": _models((ACCURACY, ACCURACY.replace("real >", "real <").replace("fake <", "fake >"))),
+    "discriminator_summed_over_batch": _models(
+        (REAL, REAL[:-1] + ', reduction="sum")'), (FAKE, FAKE[:-1] + ', reduction="sum")')
+    ),
+    "discriminator_of_three_dimensions": _models(("nn.Linear(z_dim, 512)", "nn.Linear(max(z_dim, 3), 512)")),
+    "encoder_of_three_dimensions": _models(
+        ("nn.Linear(2 * c * 4 * 4, z_dim),", "nn.Linear(2 * c * 4 * 4, max(z_dim, 3)),")
+    ),
 }

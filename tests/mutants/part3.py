@@ -27,9 +27,25 @@ FUSED = (
 STEPS = "        " + SCORES + "\n        " + MASK + "\n" + SOFTMAX + DROP + "        " + VALUES
 
 
+FUSED_2024 = "attn_mask=None, dropout_p=dropout, is_causal=True)"
+# What the template of 2023 has no place for: the fused way beside the plain one, and top_p.
+OF_2024 = {
+    "fused_without_is_causal": [("gpt.py", FUSED_2024, "attn_mask=None, dropout_p=dropout)")],
+    "fused_drops_in_evaluation": [("gpt.py", "self.attn_dropout.p if self.training else 0.0", "self.attn_dropout.p")],
+    "fused_with_another_scale": [("gpt.py", FUSED_2024, FUSED_2024[:-1] + ", scale=1.0)")],
+    "fused_without_dropout": [("gpt.py", FUSED_2024, FUSED_2024.replace("=dropout", "=0.0"))],
+    "top_p_inverted": [("gpt.py", "- probs > top_p", "- probs < top_p")],
+    "top_p_ignored": [("gpt.py", "- probs > top_p", "- probs > 1")],
+}
+
+
 def _gpt(name: str, criterion: str, *edits: tuple[str, str]) -> Mutant:
     """A mistake in gpt.py; without edits, one that the template of 2023 has no place for."""
-    both = {"template": [("gpt.py", old, new) for old, new in edits], "ours": OURS.get(name)}
+    both = {
+        "template": [("gpt.py", old, new) for old, new in edits],
+        "template_2024": OF_2024.get(name),
+        "ours": OURS.get(name),
+    }
     return Mutant(name, criterion, {base: changes for base, changes in both.items() if changes})
 
 
@@ -116,6 +132,7 @@ MUTANTS = [
     _gpt("fused_without_is_causal", "fused_attention_is_causal"),
     _gpt("fused_drops_in_evaluation", "fused_attention_has_no_dropout_in_evaluation"),
     _gpt("fused_with_another_scale", "fused_attention_scale"),
+    _gpt("fused_without_dropout", "fused_attention_has_dropout"),
     _gpt("top_p_inverted", "top_p_keeps_the_most_probable_tokens"),
     _gpt("top_p_ignored", "top_p_keeps_the_most_probable_tokens"),
     _gpt("temperature_ignored", "temperature_divides_the_logits", (LAST, "logits = logits[:, -1, :]")),
@@ -196,5 +213,33 @@ MUTANTS = [
         "drawn_by_distributions",
         "gpt_without_distributions",
         (DRAW, "idx_next = torch.distributions.Categorical(probs=probs).sample()[:, None]"),
+    ),
+    _gpt("keys_for_values", "attention_is_a_softmax_of_scores", (VALUES, "y = att @ k\n")),
+    _gpt(
+        "mask_times_infinity",
+        "attention_is_causal",
+        (MASK, 'att = att + (1 - self.mask[:, :, :T, :T]) * float("-inf")'),
+    ),
+    _gpt(
+        "top_k_keeps_the_least_probable",
+        "top_k_keeps_k_tokens",
+        ("torch.topk(logits, top_k)", "torch.topk(-logits, top_k)"),
+        (FILTER, 'logits[-logits < v[:, [-1]]] = -float("Inf")'),
+    ),
+    _gpt(
+        "drawn_from_the_logits",
+        "sampling_draws_from_the_softmax",
+        (DRAW, "idx_next = torch.multinomial(logits - logits.min() + 1e-6, num_samples=1)"),
+        (TOP_K, ""),
+    ),
+    _gpt(
+        "appended_to_the_context",
+        "generate_returns_the_prompt",
+        (APPEND, APPEND.replace("(idx, idx", "(idx_cond, idx")),
+    ),
+    _gpt(
+        "returns_after_one_token",
+        "generate_adds_as_many_tokens_as_asked",
+        (APPEND, APPEND.replace("        return idx\n", "            return idx\n")),
     ),
 ]

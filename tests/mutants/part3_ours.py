@@ -6,7 +6,7 @@ SOFTMAX = "weights = scores.softmax(dim=-1)"
 DROP = "            weights = self.attn_dropout(weights)  # (B, nh, T, S)\n"
 VALUES = "y = weights @ v"
 VISIBLE = "visible = self.mask[:, :, S - T : S, :S]"
-FUSED = "y = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=1 < T == S)"
+FUSED = "dropout, is_causal=1 < T == S)"
 FUSED_DROPOUT = "dropout = self.attn_dropout.p if self.training else 0.0"
 LAST = "self.lm_head(x[:, -1])"
 CROP = "self._features(idx[:, -self.block_size :])"
@@ -88,4 +88,10 @@ OURS = {
     "drawn_by_distributions": _sampling(
         (DRAW, "drawn = torch.distributions.Categorical(probs=probs).sample()[:, None]")
     ),
+    "keys_for_values": _gpt((VALUES, "y = weights @ k")),
+    "top_k_keeps_the_least_probable": _sampling(
+        ("logits, tokens = logits.topk(k, dim=-1)", "logits, tokens = logits.topk(k, dim=-1, largest=not top_k)")
+    ),
+    "drawn_from_the_logits": _sampling((PROBS, "probs = logits - logits.amin(dim=-1, keepdim=True) + 1e-6")),
+    "returns_after_one_token": _gpt((LOOP, "for _ in range(1):")),
 }

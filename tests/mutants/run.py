@@ -1,6 +1,6 @@
 """Proves that the criteria find mistakes: python tests/mutants/run.py
 
-Applies each mutant of part1.py, part2.py and part3.py to a copy of a right solution (the template-shaped one in
+Applies each mutant of part1.py, part2.py and part3.py to a copy of a right solution (the template-shaped ones in
 solutions/, and this repository's) and grades the part concerned. Each must be caught by the criterion meant for it,
 alone. The exit code is 1 where one is missed or another criterion fails too, 2 where a mutant cannot be applied.
 """
@@ -11,19 +11,26 @@ import json
 import os
 import sys
 import tempfile
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 TESTS = HERE.parent
-BASES = {"template": HERE / "solutions" / "template_2023", "ours": TESTS.parent}
+BASES = {
+    "template": HERE / "solutions" / "template_2023",
+    "template_2024": HERE / "solutions" / "template_2024",
+    "ours": TESTS.parent,
+}
 sys.dont_write_bytecode = True
 sys.path[:] = [path for path in sys.path if Path(path).resolve() not in (HERE, TESTS)]
 sys.path[:0] = [str(HERE), str(TESTS)]
 from course import grading, judge  # noqa: E402
-from course.sandbox import Limits  # noqa: E402
-from course.submission import Submission, copied  # noqa: E402
+from course.sandbox import Ended, Job, Limits, run_jobs  # noqa: E402
+from course.submission import PARTS, Submission, copied, find, recognised_edition  # noqa: E402
 from mutant import Mutant  # noqa: E402
+from one_process import judge_all  # noqa: E402
 
 MUTANTS: list[Mutant] = [
     mutant
@@ -53,24 +60,31 @@ class Outcome:
 
     @property
     def ok(self) -> bool:
-        return self.caught_by == [self.criterion]
+        return self.caught_by == ([self.criterion] if self.criterion else [])
 
 
-def mutated(mutant: Mutant, base: str, part: str, target: Path) -> Path:
-    """A copy of the base's part with the mutant's changes. Raises NotApplicable."""
-    if not (BASES[base] / part).is_dir():
-        raise NotApplicable(f"{mutant.name}: {base} has no folder {part}")
-    folder = copied(BASES[base] / part, target / part)
+def changed_files(mutant: Mutant, base: str, part: str) -> dict[str, str]:
+    """The new texts of the files of the base's part that the mutant changes. Raises NotApplicable."""
+    texts: dict[str, str] = {}
     for file, old, new in mutant.edits[base]:
-        path = folder / file
-        if not path.is_file():
+        path = BASES[base] / part / file
+        if file not in texts and not path.is_file():
             raise NotApplicable(f"{mutant.name}: {base} has no file {part}/{file}")
-        text = path.read_text()
+        text = texts.get(file) or path.read_text()
         if text.count(old) != 1:
             raise NotApplicable(
                 f"{mutant.name}: {part}/{file} of {base} has this {text.count(old)} times, not once: {old!r}"
             )
-        path.write_text(text.replace(old, new))
+        texts[file] = text.replace(old, new)
+    return texts
+
+
+def mutated(mutant: Mutant, base: str, part: str, target: Path) -> Path:
+    """A copy of the base's part with the mutant's changes. Raises NotApplicable."""
+    texts = changed_files(mutant, base, part)
+    folder = copied(BASES[base] / part, target / part)
+    for file, text in texts.items():
+        (folder / file).write_text(text)
     return folder
 
 
@@ -87,31 +101,72 @@ def check_names(mutants: list[Mutant], criteria: dict) -> None:
             raise NotApplicable(f"two mutants are called {name}")
 
 
+@dataclass
+class Planned:
+    """A solution of one part that is to be graded."""
+
+    mutant: Mutant
+    base: str
+    part: str
+    submission: Submission
+
+
 def run(mutants: list[Mutant], bases: list[str], criteria: dict, jobs: int, timeout: float, progress) -> list[Outcome]:
-    """Grade every mutant on every base that it is made for, and the unchanged bases first."""
+    """Grade the right solutions as they are, and then every mutant on every base that it is made for.
+
+    All criteria of a mutant run in one process. Where that ends early, or finds something else than the criterion that
+    is meant, the grader's own way, a process for each criterion, has the last word.
+    """
     check_names(mutants, criteria)
-    planned: list[tuple[Mutant, str]] = []
-    submissions: list[Submission] = []
+    outcomes: dict[int, Outcome] = {}
     with tempfile.TemporaryDirectory(prefix="mutants-") as scratch:
-        parts = sorted({criteria[mutant.criterion].part for mutant in mutants})
+        parts = {criteria[mutant.criterion].part for mutant in mutants}
+        planned = [*_right_solutions(parts, Path(scratch)), *_mutated(mutants, bases, criteria, Path(scratch))]
+        work = [Job(i, _all_criteria(one.submission, _of_part(criteria, one.part))) for i, one in enumerate(planned)]
+        for job, end in run_jobs(work, jobs, Limits(2 * timeout)):
+            one = planned[job.key]
+            ended = {(0, name): Ended(result) for name, result in (end.result or {}).items()}
+            result = grading.added_up(0, one.submission, _of_part(criteria, one.part), ended)
+            outcome = _outcome(one.mutant, one.base, result)
+            if len(ended) == len(_of_part(criteria, one.part)) and outcome.ok:
+                outcomes[job.key] = outcome
+                progress(len(outcomes), len(planned))
+        for index in [index for index in range(len(planned)) if index not in outcomes]:
+            one = planned[index]
+            (result,) = grading.grade([one.submission], _of_part(criteria, one.part), jobs, Limits(timeout))
+            outcomes[index] = _outcome(one.mutant, one.base, result)
+            progress(len(outcomes), len(planned))
+    return [outcomes[index] for index in range(len(planned))]
+
+
+def _right_solutions(parts: set[str], scratch: Path) -> Iterator[Planned]:
+    for folder in [BASES["ours"], *sorted((HERE / "solutions").iterdir())]:
+        whole = find(folder)
+        for part in sorted(parts & set(whole.parts)):
+            place = copied(whole.parts[part], scratch / f"right-{folder.name}" / part)
+            submission = Submission(folder.name, place.parent, whole.edition, {part: place})
+            name = "ours" if folder == BASES["ours"] else folder.name
+            yield Planned(Mutant(f"(unchanged {part})", ""), name, part, submission)
+
+
+def _mutated(mutants: list[Mutant], bases: list[str], criteria: dict, scratch: Path) -> Iterator[Planned]:
+    for mutant in mutants:
+        part = criteria[mutant.criterion].part
         for base in bases:
-            for part in parts:
-                unchanged = Mutant(f"(unchanged {part})", "", {base: []})
-                planned.append((unchanged, base))
-                submissions.append(_submission(unchanged, base, part, Path(scratch, str(len(planned)))))
-        for mutant in mutants:
-            for base in bases:
-                if base in mutant.edits:
-                    planned.append((mutant, base))
-                    part = criteria[mutant.criterion].part
-                    submissions.append(_submission(mutant, base, part, Path(scratch, str(len(planned)))))
-        results = grading.grade(submissions, criteria, jobs, Limits(timeout), progress=progress)
-    return [_outcome(mutant, base, result) for (mutant, base), result in zip(planned, results, strict=True)]
+            if base in mutant.edits:
+                folder = mutated(mutant, base, part, scratch / f"{mutant.name}-{base}")
+                edition = recognised_edition({part: folder})
+                submission = Submission(f"{mutant.name} on {base}", folder.parent, edition, {part: folder})
+                yield Planned(mutant, base, part, submission)
 
 
-def _submission(mutant: Mutant, base: str, part: str, target: Path) -> Submission:
-    folder = mutated(mutant, base, part, target)
-    return Submission(f"{mutant.name} on {base}", folder.parent, "2023", {part: folder})
+def _of_part(criteria: dict, part: str) -> dict:
+    return {name: one for name, one in criteria.items() if one.part == part}
+
+
+def _all_criteria(submission: Submission, criteria: dict) -> Callable:
+    ((part, folder),) = submission.parts.items()
+    return lambda notify: judge_all(list(criteria), folder, part, submission.edition, notify)
 
 
 def _outcome(mutant: Mutant, base: str, result: grading.SolutionResult) -> Outcome:
@@ -126,6 +181,29 @@ def _outcome(mutant: Mutant, base: str, result: grading.SolutionResult) -> Outco
     )
 
 
+def counted(outcomes: list[Outcome], criteria: dict) -> dict:
+    """How many mistakes were planted and caught by the criterion meant, alone: in all, by part and by base; and how
+    many of the right solutions get full marks."""
+    tried = [outcome for outcome in outcomes if outcome.criterion]
+
+    def count(some: list[Outcome]) -> dict:
+        return {
+            "names": len({outcome.name for outcome in some}),
+            "planted": len(some),
+            "caught": sum(outcome.ok for outcome in some),
+        }
+
+    counts = {"mistakes": count(tried)}
+    for part in PARTS:
+        here = [outcome for outcome in tried if criteria[outcome.criterion].part == part]
+        counts[part] = count(here) | {base: count([one for one in here if one.base == base]) for base in BASES}
+    unchanged = [outcome for outcome in outcomes if not outcome.criterion]
+    names = {outcome.base for outcome in unchanged}
+    accused = {outcome.base for outcome in unchanged if not outcome.ok}
+    counts["solutions"] = {"graded": len(names), "full_marks": len(names - accused)}
+    return counts
+
+
 def verdict(outcome: Outcome) -> str:
     """One line about an outcome."""
     if not outcome.criterion:
@@ -136,14 +214,14 @@ def verdict(outcome: Outcome) -> str:
         said = f"MISSED by {outcome.criterion}"
     else:
         said = f"meant for {outcome.criterion}, CAUGHT BY {', '.join(outcome.caught_by)}"
-    return f"  {outcome.name:<44} {outcome.base:<10} {said}"
+    return f"  {outcome.name:<44} {outcome.base:<24} {said}"
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", action="append", metavar="WORD", help="the mutants with WORD in name or criterion")
     parser.add_argument("--base", choices=BASES, action="append", help="on this solution only")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="criteria side by side (%(default)s)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="mutants side by side (%(default)s)")
     parser.add_argument("--timeout", type=float, default=60, help="seconds for one criterion (%(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the outcomes as JSON")
     parser.add_argument("--reasons", action="store_true", help="print the reason under each mutant")
@@ -154,17 +232,19 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     words = args.only or [""]
     mutants = [one for one in MUTANTS if any(word in one.name or word in one.criterion for word in words)]
+    started = time.monotonic()
     judge.preload()
+    criteria = judge.load_criteria()
     from tqdm import tqdm
 
-    with tqdm(unit="criterion", leave=False, disable=not sys.stderr.isatty()) as bar:
+    with tqdm(unit="mutant", leave=False, disable=not sys.stderr.isatty()) as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
         try:
-            outcomes = run(mutants, args.base or list(BASES), judge.load_criteria(), args.jobs, args.timeout, progress)
+            outcomes = run(mutants, args.base or list(BASES), criteria, args.jobs, args.timeout, progress)
         except NotApplicable as problem:
             print(f"mutants: {problem}", file=sys.stderr)
             return 2
@@ -172,15 +252,17 @@ def main(argv: list[str] | None = None) -> int:
         print(verdict(outcome))
         if args.reasons and outcome.reason:
             print(f"      {outcome.reason}")
-    tried = [outcome for outcome in outcomes if outcome.criterion]
-    right, names = sum(outcome.ok for outcome in tried), len({outcome.name for outcome in tried})
-    print(f"{right} of {len(tried)} caught by the criterion meant for them alone ({names} mistakes)")
+    counts = counted(outcomes, criteria)
+    total = counts["mistakes"]
+    print(
+        f"{total['caught']} of {total['planted']} caught by the criterion meant for them alone ({total['names']} names)"
+    )
+    print(f"{counts['solutions']['full_marks']} of {counts['solutions']['graded']} right solutions get full marks")
     if args.json:
-        args.json.write_text(
-            json.dumps([asdict(outcome) | {"ok": outcome.ok} for outcome in outcomes], indent=1) + "\n"
-        )
-    accused = any(outcome.caught_by for outcome in outcomes if not outcome.criterion)
-    return int(right < len(tried) or accused)
+        result = {"seed": 0, "seconds": round(time.monotonic() - started, 1), **counts}
+        result["outcomes"] = [asdict(outcome) | {"ok": outcome.ok} for outcome in outcomes]
+        args.json.write_text(json.dumps(result, indent=1) + "\n")
+    return int(not all(outcome.ok for outcome in outcomes))
 
 
 if __name__ == "__main__":
