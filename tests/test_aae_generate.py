@@ -152,9 +152,9 @@ def test_the_run_s_data_folder_is_gone(part2, moved, capsys, tmp_path):
 
 def test_no_mnist_in_the_data_folder_given(part2, moved, capsys, tmp_path, monkeypatch):
     def unreachable(*args, **kwargs):
-        raise RuntimeError("no route to host")
+        raise OSError("no route to host")
 
-    monkeypatch.setattr(part2.mnist.datasets, "MNIST", unreachable)
+    monkeypatch.setattr("urllib.request.urlopen", unreachable)
     error = error_of(part2, capsys, "--checkpoint", str(moved), "--data_dir", str(tmp_path / "data"))
     assert str(tmp_path / "data" / "MNIST" / "raw") in error and "with --data_dir" in error
     assert "--dataset" not in error, "which generate.py does not have"
