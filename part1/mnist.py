@@ -4,28 +4,19 @@ Images are discretised once, when they are read, and kept in memory as bytes. A 
 """
 
 import argparse
-import contextlib
 import logging
-import os
-import tempfile
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler, Subset, random_split
-from torchvision import datasets
 
 from gpu import on_device
-from inputs import DATA_DIR, InputError, NoDataError, resolve_path
+from inputs import DATA_DIR, resolve_path
+from mnist_files import read_mnist
 
 NUM_VALUES = 16  # grey values of 4 bits
 SPLIT_SEED = 42  # the course's: all runs have the same training and validation set
-FILE_SIZES = {
-    "train-images-idx3-ubyte": 16 + 60_000 * 28 * 28,
-    "train-labels-idx1-ubyte": 8 + 60_000,
-    "t10k-images-idx3-ubyte": 16 + 10_000 * 28 * 28,
-    "t10k-labels-idx1-ubyte": 8 + 10_000,
-}
 log = logging.getLogger("part1")
 
 Loaders = tuple[DataLoader, DataLoader, DataLoader]
@@ -125,7 +116,7 @@ def mnist(
         NoDataError: the files are missing and cannot be downloaded.
         InputError: the files are not MNIST's.
     """
-    (images, labels), test = _read_mnist(resolve_path(root, default=DATA_DIR), download)
+    (images, labels), test = _read_sets(resolve_path(root, default=DATA_DIR), download)
     training = ImageDataset(images, labels)
     train, val = random_split(training, [54_000, 6_000], generator=torch.Generator().manual_seed(SPLIT_SEED))
     return _loaders(train, val, ImageDataset(*test), batch_size, num_workers, seed, pin_memory)
@@ -180,59 +171,10 @@ def _grey_values(images: Tensor) -> Tensor:
     return torch.cat([table[chunk.long()] for chunk in images.split(1000)]).unsqueeze(1)  # (N, 1, 28, 28)
 
 
-def _read_mnist(root: Path, download: bool) -> list[tuple[Tensor, Tensor]]:
+def _read_sets(root: Path, download: bool) -> list[tuple[Tensor, Tensor]]:
     """Images, uint8 [N, 1, 28, 28] with values 0 .. 15, and labels, long [N], of the training and of the test set."""
-    raw = root / "MNIST" / "raw"
-    if not all((raw / name).is_file() for name in FILE_SIZES):
-        if not download:
-            raise NoDataError(_where_to_put(raw, "downloading was not asked for"))
-        _download_mnist(root)
-    for name, size in FILE_SIZES.items():
-        if (found := (raw / name).stat().st_size) != size:
-            raise InputError(
-                f"{raw / name} has {found:,} bytes where MNIST's has {size:,}: delete the file to download it again, "
-                "or put the right one there"
-            )
-    sets = []
-    for train, count in ((True, 60_000), (False, 10_000)):
-        try:
-            data = datasets.MNIST(str(root), train=train)
-        except Exception as error:  # whatever a reader raises on bytes that are not MNIST's
-            raise InputError(
-                f"the files in {raw} are not MNIST's ({type(error).__name__}): delete them to download them again"
-            ) from error
-        if data.data.shape != (count, 28, 28) or data.targets.shape != (count,):
-            raise InputError(
-                f"the files in {raw} hold images of shape {tuple(data.data.shape)} where MNIST has ({count}, 28, 28): "
-                "delete them to download them again"
-            )
-        sets.append((_grey_values(data.data), data.targets.long()))
-    return sets
-
-
-def _download_mnist(root: Path) -> None:
-    """Download into a temporary directory and move file by file, so that no interruption leaves a part of a file."""
-    raw = root / "MNIST" / "raw"
-    log.info("downloading MNIST to %s", raw)
-    new_dirs = [path for path in (raw, *raw.parents) if not path.exists()]  # from the inside out
-    try:
-        raw.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=root) as temporary:
-            with open(os.devnull, "w") as quiet, contextlib.redirect_stdout(quiet):
-                datasets.MNIST(temporary, download=True)
-            for name in FILE_SIZES:
-                os.replace(Path(temporary, "MNIST", "raw", name), raw / name)
-    except Exception as error:  # no network, no server, no right to write
-        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-        raise NoDataError(_where_to_put(raw, f"the download failed: {reason}")) from error
-    finally:
-        with contextlib.suppress(OSError):  # a directory that is not empty stays
-            for path in new_dirs:
-                path.rmdir()
-
-
-def _where_to_put(raw: Path, reason: str) -> str:
-    return (
-        f"MNIST is not in {raw} ({reason}): put {', '.join(FILE_SIZES)} there, or give the directory that holds "
-        "MNIST/raw with --data_dir"
-    )
+    files = {name: torch.from_numpy(data) for name, data in read_mnist(root, download, log.info).items()}
+    return [
+        (_grey_values(files[f"{kind}-images-idx3-ubyte"]), files[f"{kind}-labels-idx1-ubyte"].long())
+        for kind in ("train", "t10k")
+    ]

@@ -43,8 +43,10 @@ def KLD(mean: Tensor, log_std: Tensor) -> Tensor:
         log_std: float tensor [..., D], natural logarithms of the standard deviations.
 
     Returns:
-        [...], the sum over the last dimension, >= 0.
+        [...], the sum over the last dimension, >= 0, in float32 or wider: squares of 16-bit numbers overflow.
     """
+    wide = torch.promote_types(mean.dtype, torch.float32)
+    mean, log_std = mean.to(wide), log_std.to(wide)
     # expm1(x) is exp(x) - 1 without the cancellation near x = 0, where the posterior is close to the prior.
     return 0.5 * (torch.expm1(2 * log_std) - 2 * log_std + mean.square()).sum(dim=-1)
 

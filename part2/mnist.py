@@ -4,27 +4,18 @@ The images stay in memory as bytes. A batch is one index operation, followed by 
 """
 
 import argparse
-import contextlib
 import logging
-import os
-import tempfile
 from pathlib import Path
 
 import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler
-from torchvision import datasets
 
 from gpu import on_device
-from inputs import DATA_DIR, InputError, NoDataError, resolve_path
+from inputs import DATA_DIR, resolve_path
+from mnist_files import read_mnist
 
-FILE_SIZES = {
-    "train-images-idx3-ubyte": 16 + 60_000 * 28 * 28,
-    "train-labels-idx1-ubyte": 8 + 60_000,
-    "t10k-images-idx3-ubyte": 16 + 10_000 * 28 * 28,
-    "t10k-labels-idx1-ubyte": 8 + 10_000,
-}
 log = logging.getLogger("part2")
 
 
@@ -128,13 +119,13 @@ def mnist(
         NoDataError: the files are missing and cannot be downloaded.
         InputError: the files are not MNIST's.
     """
-    dataset = _read_mnist(resolve_path(root, default=DATA_DIR), train=True, download=download)
+    dataset = _read_set(resolve_path(root, default=DATA_DIR), train=True, download=download)
     return _shuffled(dataset, batch_size, num_workers, seed, pin_memory)
 
 
 def mnist_test(root: str | Path = "../data", batch_size: int = 1000, download: bool = True) -> DataLoader:
     """Loader of the 10,000 test images in their own order; batches as those of `mnist`."""
-    dataset = _read_mnist(resolve_path(root, default=DATA_DIR), train=False, download=download)
+    dataset = _read_set(resolve_path(root, default=DATA_DIR), train=False, download=download)
     return DataLoader(dataset, batch_size=batch_size, collate_fn=identity_collate)
 
 
@@ -189,56 +180,8 @@ def _shuffled(
     )
 
 
-def _read_mnist(root: Path, train: bool, download: bool) -> ImageDataset:
-    raw = root / "MNIST" / "raw"
-    if not all((raw / name).is_file() for name in FILE_SIZES):
-        if not download:
-            raise NoDataError(_where_to_put(raw, "downloading was not asked for"))
-        _download_mnist(root)
-    for name, size in FILE_SIZES.items():
-        if (found := (raw / name).stat().st_size) != size:
-            raise InputError(
-                f"{raw / name} has {found:,} bytes where MNIST's has {size:,}: delete the file to have it downloaded "
-                "again, or put the right one there"
-            )
-    try:
-        source = datasets.MNIST(str(root), train=train)
-    except Exception as error:  # torchvision raises many types on bytes that are not MNIST's
-        raise InputError(
-            f"the files in {raw} are not MNIST's ({type(error).__name__}): delete them to download them again"
-        ) from error
-    count = 60_000 if train else 10_000
-    if source.data.shape != (count, 28, 28) or source.targets.shape != (count,):
-        raise InputError(
-            f"the files in {raw} hold images of shape {tuple(source.data.shape)} where MNIST has ({count}, 28, 28): "
-            "delete them to download them again"
-        )
-    return ImageDataset(source.data.unsqueeze(1), source.targets.long())  # (N, 1, 28, 28), (N)
-
-
-def _download_mnist(root: Path) -> None:
-    """Download into a temporary directory, then move file by file, so that no incomplete file is ever in place."""
-    raw = root / "MNIST" / "raw"
-    log.info("downloading MNIST to %s", raw)
-    new_folders = [folder for folder in (raw, *raw.parents) if not folder.exists()]  # innermost first
-    try:
-        raw.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=root) as folder:
-            with open(os.devnull, "w") as quiet, contextlib.redirect_stdout(quiet):
-                datasets.MNIST(folder, download=True)
-            for name in FILE_SIZES:
-                os.replace(Path(folder, "MNIST", "raw", name), raw / name)
-    except Exception as error:  # no network, no server, no right to write
-        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-        raise NoDataError(_where_to_put(raw, f"the download failed: {reason}")) from error
-    finally:
-        with contextlib.suppress(OSError):  # a folder that holds files stays
-            for folder in new_folders:
-                folder.rmdir()
-
-
-def _where_to_put(raw: Path, reason: str) -> str:
-    return (
-        f"MNIST is not in {raw} ({reason}): put {', '.join(FILE_SIZES)} there, or give the directory above MNIST/raw "
-        "with --data_dir"
-    )
+def _read_set(root: Path, train: bool, download: bool) -> ImageDataset:
+    files = read_mnist(root, download, log.info)
+    kind = "train" if train else "t10k"
+    images = torch.from_numpy(files[f"{kind}-images-idx3-ubyte"]).unsqueeze(1)  # (N, 1, 28, 28)
+    return ImageDataset(images, torch.from_numpy(files[f"{kind}-labels-idx1-ubyte"]).long())

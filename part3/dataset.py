@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import hashlib
-import http.client
 import logging
 import re
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from download import DownloadError, describe_wrong_content, fetch
 from gpu import on_device
 from inputs import InputError
 from run_folder import atomic_write
@@ -237,22 +236,26 @@ def tiny_shakespeare(path: Path, url: str = TINY_SHAKESPEARE) -> Path:
         InputError: the file is another one, cannot be downloaded, or cannot be written.
     """
     if path.is_file():
-        if not _is_tiny_shakespeare(path.read_bytes()):
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise InputError(f"cannot read {path} ({error.strerror}): change its permissions") from error
+        if not _is_tiny_shakespeare(content):
             raise InputError(f"{path} is not the text that goes by this name: remove it, and it is downloaded again; "
                              "or give its path to --txt_file to train on it as it is")  # fmt: skip
         return path
     try:
         log.info("downloading %s", url)
-        with urllib.request.urlopen(url, timeout=30) as response:
-            content = response.read()
-    except (OSError, ValueError, http.client.HTTPException) as error:  # HTTP and URL errors are OSErrors
+        content = fetch(url)
+    except DownloadError as error:
         raise InputError(
-            f"{path} does not exist, and {url} cannot be downloaded ({getattr(error, 'reason', error)}): put the file "
+            f"{path} does not exist, and {url} cannot be downloaded ({error}): put the file "
             "there, or train with --txt_file pydoc, which needs no network"
         ) from error
     if not _is_tiny_shakespeare(content):
-        raise InputError(f"what came from {url} is not the text that goes by this name: try again later, or put the "
-                         f"file at {path}")  # fmt: skip
+        raise InputError(f"what came from {url} is not the text that goes by this name "
+                         f"({describe_wrong_content(content, url)}): try again later, or put the file at "
+                         f"{path}")  # fmt: skip
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(path, lambda file: file.write(content), mode="wb")
@@ -262,4 +265,6 @@ def tiny_shakespeare(path: Path, url: str = TINY_SHAKESPEARE) -> Path:
 
 
 def _is_tiny_shakespeare(content: bytes) -> bool:
+    """Whether these are the plays, with whatever line ends, and with or without a byte-order mark."""
+    content = content.removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n")
     return hashlib.sha256(content.rstrip(b"\n")).hexdigest() == TINY_SHAKESPEARE_SHA256

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from hub import download_from_hub, first_line
 from inputs import PUBLISHED, InputError
 from vocabulary import Characters, Vocabulary, read_vocabulary
 
@@ -40,15 +41,20 @@ def load(model_class: type, model_type: str | Path, dtype: torch.dtype = torch.f
     config_file, weights_file = locate(model_type, "config.json"), locate(model_type, "model.safetensors")
     config = read_config(config_file)
     names = tensor_names(weights_file)
+    if config.n_layer > len(names):
+        raise InputError(f"{weights_file} has {len(names)} tensors, too few for the n_layer {config.n_layer} in "
+                         f"{config_file}: the two files do not belong together")  # fmt: skip
     try:
         with torch.device("meta"), _Undrawn():
             model = model_class(config)
-    except ValueError as error:
-        raise InputError(f"{config_file} contradicts itself ({error}): get it again") from error
+    except (ValueError, RuntimeError, TypeError) as error:  # the latter two for sizes that no tensor has
+        raise InputError(f"{config_file} contradicts itself ({first_line(error)}): get it again") from error
     if config.tie_weights and "lm_head.weight" in names:
         if "transformer.wte.weight" in names:
             _check_tied(weights_file, names)
-        del names["lm_head.weight"]
+        # transformers takes either name for the shared weight.
+        head = names.pop("lm_head.weight")
+        names.setdefault("transformer.wte.weight", head)
     wanted = dict(model.named_parameters())  # with the shared weight once, under the name of the embedding
     if missing := sorted(wanted.keys() - names.keys()):
         raise InputError(f"{weights_file} lacks {_some(missing)}: it is not a complete GPT-2 of the sizes in "
@@ -107,12 +113,15 @@ def locate(model_type: str | Path, filename: str) -> Path:
         InputError: there is no such file, or it cannot be had.
     """
     if _is_published(model_type):
-        path = _download(REPOSITORIES[model_type], filename)
+        path = download_from_hub(REPOSITORIES[model_type], filename)
     else:
         folder = Path(model_type).expanduser()
         if not folder.is_dir():
             raise _no_such_place(model_type)
         path = folder / filename
+        if not path.is_file() and (folder / f"{filename}.index.json").exists():
+            raise InputError(f"{folder} has its weights in several files: join them with transformers' "
+                             "save_pretrained(folder, max_shard_size='100GB')")  # fmt: skip
         if not path.is_file():
             raise InputError(f"{folder} has no {filename}: give a folder with config.json, model.safetensors and "
                              "a tokenizer")  # fmt: skip
@@ -136,40 +145,6 @@ def _is_published(model_type: str | Path) -> bool:
 def _no_such_place(model_type: str | Path) -> InputError:
     return InputError(f"{model_type} is neither a folder nor a published model: give the path of a folder, or one of "
                       f"{', '.join(REPOSITORIES)}")  # fmt: skip
-
-
-def _download(repository: str, filename: str) -> Path:
-    """Path of a file of the hub in huggingface_hub's cache."""
-    import huggingface_hub  # here, since most runs download nothing
-    from huggingface_hub import constants, errors
-
-    host = constants.ENDPOINT
-    wanted = f"{filename} of {repository}"
-    try:
-        return Path(huggingface_hub.hf_hub_download(repository, filename))
-    except Exception as error:  # those of the hub, its HTTP client, hf_xet and the disk have no other base in common
-        not_cached = isinstance(error, errors.LocalEntryNotFoundError)
-        cause = error.__cause__ if not_cached and error.__cause__ else error
-        status = getattr(getattr(cause, "response", None), "status_code", None)
-        not_there = (errors.RepositoryNotFoundError, errors.RemoteEntryNotFoundError, errors.RevisionNotFoundError)
-        if not_cached and constants.HF_HUB_OFFLINE:
-            message = (f"{wanted} is not in the cache, and HF_HUB_OFFLINE forbids to download it: unset it once, or "
-                       "give the folder of a model")  # fmt: skip
-        elif status == 404 or isinstance(cause, not_there):
-            message = f"{host} has no {wanted}: check HF_ENDPOINT, or give the folder of a model"
-        elif status is not None:
-            message = (f"{host} answered with the HTTP error {status} when asked for {wanted}: try again later, set "
-                       "HF_ENDPOINT to a mirror, or give the folder of a model")  # fmt: skip
-        elif isinstance(cause, errors.FileMetadataError):
-            message = (f"{host} does not answer as a Hugging Face hub when asked for {wanted}: check HF_ENDPOINT and "
-                       "the proxy, or give the folder of a model")  # fmt: skip
-        elif not_cached:
-            message = (f"{wanted} is not in the cache, and {host} cannot be reached: connect to the network, set "
-                       "HF_ENDPOINT to a mirror, or give the folder of a model")  # fmt: skip
-        else:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-            message = f"downloading {wanted} from {host} failed ({reason}): try again, or give the folder of a model"
-        raise InputError(message) from error
 
 
 def read_config(path: Path) -> argparse.Namespace:
@@ -226,16 +201,25 @@ def tensor_names(path: Path) -> dict[str, str]:
     try:
         with safe_open(path, framework="pt") as file:
             theirs = [name for name in file.keys() if not BUFFERS.match(name)]  # noqa: SIM118 (it is no dictionary)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is truncated or no safetensors file ({error}): remove it and get it again") from error
+    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+        raise InputError(
+            f"{path} is truncated or no safetensors file ({first_line(error)}): remove it and get it again"
+        ) from error
     # The published files leave out the prefix that transformers writes.
     return {name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}": name for name in theirs}
 
 
 def _read(path: Path, name: str) -> Tensor:
     """One tensor. Opened anew for each, since what was read from an open file stays in memory."""
-    with safe_open(path, framework="pt") as file:
-        return file.get_tensor(name)
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensor = file.get_tensor(name)
+    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+        raise InputError(f"{path} is damaged ({first_line(error)}): remove it and get it again") from error
+    if not tensor.is_floating_point():
+        raise InputError(f"{path}: {name} holds {tensor.dtype} where weights are floating point: remove the file and "
+                         "get it again")  # fmt: skip
+    return tensor
 
 
 def _check_tied(path: Path, names: dict[str, str]) -> None:

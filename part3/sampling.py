@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from inputs import NotFiniteError
+
 
 def sample_logits(
     logits: Tensor,
@@ -33,6 +35,7 @@ def sample_logits(
 
     Raises:
         ValueError: an argument is out of range.
+        NotFiniteError: a row's highest logit is infinite or NaN (checked on a CPU only).
     """
     if not 0 <= temperature < float("inf"):
         raise ValueError(f"temperature must be a number of at least 0, not {temperature}")
@@ -41,11 +44,16 @@ def sample_logits(
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"top_p must be above 0 and at most 1, not {top_p}")
     if not do_sample or temperature == 0:
-        return logits.argmax(dim=-1)  # (B,)
+        tokens = logits.argmax(dim=-1)  # (B,), that of a NaN if there is one
+        _check_finite(logits.gather(-1, tokens.unsqueeze(-1)))
+        return tokens
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # (B, V)
     # The highest logit is subtracted first, so that a tiny temperature makes the others minus infinity, and none NaN.
-    temperature = max(temperature, torch.finfo(logits.dtype).tiny)
-    logits = (logits - logits.amax(dim=-1, keepdim=True)) / temperature  # (B, V)
+    limits = torch.finfo(logits.dtype)
+    temperature = min(max(temperature, limits.tiny), limits.max)
+    highest = logits.amax(dim=-1, keepdim=True)  # (B, 1)
+    _check_finite(highest)
+    logits = (logits - highest) / temperature  # (B, V)
     tokens = None
     if top_k is not None or top_p is not None:
         k = min(top_k or logits.size(-1), logits.size(-1))
@@ -53,9 +61,16 @@ def sample_logits(
     probs = logits.softmax(dim=-1)  # (B, k)
     if top_p is not None:
         better = F.pad(probs.cumsum(dim=-1)[:, :-1], (1, 0))  # (B, k), the probability of all more probable tokens
-        probs = probs.where(better < top_p, 0)
+        probs = probs.where(better < max(top_p, limits.tiny), 0)  # a smaller p would be 0 here, and keep no token
     drawn = torch.multinomial(probs, num_samples=1, generator=generator)  # (B, 1), columns of probs
     return (drawn if tokens is None else tokens.gather(-1, drawn)).squeeze(-1)  # (B,)
+
+
+def _check_finite(highest: Tensor) -> None:
+    """Raise NotFiniteError, except on a GPU, where a check of every token would wait for it each time."""
+    if highest.device.type != "cuda" and not bool(highest.isfinite().all()):
+        raise NotFiniteError("the model's logits are not finite: its weights are damaged, or its training diverged; "
+                             "give another checkpoint, or raise --dtype")  # fmt: skip
 
 
 def ends_with(tokens: Tensor, stop: Sequence[Sequence[int]]) -> Tensor:

@@ -41,8 +41,9 @@ class Characters:
         """Tokens of a text.
 
         Raises:
-            InputError: it has a character that the vocabulary lacks; the message names it.
+            InputError: it has a character that the vocabulary lacks, which the message names, or is no Unicode text.
         """
+        _check_unicode(text)
         try:
             return [self.string_to_index[character] for character in text]
         except KeyError as error:
@@ -81,7 +82,12 @@ class BytePairs:
         self.vocab_size = tokenizer.get_vocab_size()
 
     def encode(self, text: str) -> list[int]:
-        """Tokens of a text; `<|endoftext|>` in it is one token."""
+        """Tokens of a text; `<|endoftext|>` in it is one token.
+
+        Raises:
+            InputError: it is no Unicode text.
+        """
+        _check_unicode(text)
         return self.tokenizer.encode(text).ids
 
     def decode(self, tokens: list[int]) -> str:
@@ -97,6 +103,16 @@ class BytePairs:
 
 
 Vocabulary = Characters | BytePairs
+
+
+def _check_unicode(text: str) -> None:
+    """Raises InputError for the lone surrogates that Python makes of a command line's bytes that are not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"the text has bytes that are not UTF-8, after {error.start} characters: give it in UTF-8"
+        ) from error
 
 
 def from_state(state: dict[str, str]) -> Vocabulary:

@@ -138,10 +138,10 @@ def test_one_of_several_independent_tasks_writes_everything(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "hpc_ckpt_1.ckpt").write_bytes(b"of another job")
     main = part.train.cli if name == "part2" else part.train.main
-    assert main([*arguments(name, tmp_path), "--log_dir", "logs"]) == 0
-    (run,) = (path.parent for path in (tmp_path / "logs").rglob("summary.json"))
+    assert main([*arguments(name, tmp_path), "--log_dir", "runs"]) == 0
+    (run,) = (path.parent for path in (tmp_path / "runs").rglob("summary.json"))
     assert list(run.glob("events.out.*")) and rows_of(run)
-    assert {path.name for path in tmp_path.iterdir()} == {"hpc_ckpt_1.ckpt", "logs", "text.txt"}
+    assert {path.name for path in tmp_path.iterdir()} == {"hpc_ckpt_1.ckpt", "runs", "text.txt"}
 
 
 @pytest.mark.slow
@@ -165,10 +165,11 @@ def test_two_machines_do_what_one_does_with_batches_of_twice_the_size(repository
         runs.append(run)
     one, two = (rows_of(run) for run in runs)
     assert json.loads((runs[1] / "summary.json").read_text())["num_devices"] == 2
-    assert len(one) == len(two) and len(list(runs[1].glob("events.out.*"))) == 1, "one set of files"
+    writers = {path.name.split(".")[-2] for path in runs[1].glob("events.out.*")}
+    assert len(one) == len(two) and len(writers) == 1, "one process writes"
     column = {"part1": "train_bpd", "part2": "train_recon_loss", "part3": "train_loss"}[name]
-    # Part 1's processes draw noise of their own, and part 2's normalise their own half of each batch.
-    tolerance = {"part1": 0.02, "part2": 0.02, "part3": 1e-4}[name]
+    # Noise and dropout differ between the processes.
+    tolerance = {"part1": 0.02, "part2": 0.02, "part3": 0.002}[name]
     assert float(two[-1][column]) == pytest.approx(float(one[-1][column]), rel=tolerance)
 
 

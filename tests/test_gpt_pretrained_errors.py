@@ -86,14 +86,6 @@ def test_a_missing_tensor_is_named(fails, folder, name):
     assert name in message and str(folder / "model.safetensors") in message
 
 
-def test_a_missing_embedding_is_named_although_the_head_is_there(fails, folder):
-    def move(tensors):
-        tensors["lm_head.weight"] = tensors.pop("transformer.wte.weight")
-
-    change_weights(folder, move)
-    assert "lacks transformer.wte.weight" in fails(folder)
-
-
 def test_a_missing_layer_is_not_a_page_of_names(fails, folder):
     change_config(folder, n_layer=5)
     message = fails(folder)
@@ -234,6 +226,7 @@ def test_a_folder_named_like_a_model_does_not_shadow_it(part3, tmp_path, monkeyp
         return str(tmp_path / "hub" / filename)
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", from_the_hub)
+    monkeypatch.setattr(part3.hub, "_check_answers", lambda *file: None)
     monkeypatch.chdir(tmp_path)
 
     def is_published(place):
