@@ -211,7 +211,7 @@ def read_verified_checkpoint(path: Path, wanted: tuple[str, ...], kind: str, par
     try:
         with zipfile.ZipFile(path) as archive:
             # No checksum covers the attributes, and of an entry that is marked as a directory PyTorch reads zeros.
-            if archive.testzip() is not None or any(entry.external_attr for entry in archive.infolist()):
+            if archive.testzip() is not None or any(entry.external_attr & 0x10 for entry in archive.infolist()):
                 raise InputError(damaged)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except InputError:

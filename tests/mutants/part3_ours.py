@@ -92,6 +92,6 @@ OURS = {
     "top_k_keeps_the_least_probable": _sampling(
         ("logits, tokens = logits.topk(k, dim=-1)", "logits, tokens = logits.topk(k, dim=-1, largest=not top_k)")
     ),
-    "drawn_from_the_logits": _sampling((PROBS, "probs = logits - logits.amin(dim=-1, keepdim=True) + 1e-6")),
+    "drawn_from_the_logits": _sampling((PROBS, "probs = F.softplus(logits)")),
     "returns_after_one_token": _gpt((LOOP, "for _ in range(1):")),
 }
