@@ -29,16 +29,14 @@ def build_generate_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--prompt", action="append", metavar="TEXT", default=argparse.SUPPRESS,
                         help="text to continue; may be repeated; without it, a new text begins")  # fmt: skip
-    parser.add_argument(
-        "--num_samples", type=int, default=10, help="continuations of each prompt; always 1 with --greedy"
-    )
+    parser.add_argument("--num_samples", type=int, default=10, help="continuations of each prompt; always 1 if greedy")
     parser.add_argument("--n_steps", type=int, default=20, help="new tokens of each continuation")
     parser.add_argument(
         "--temperature", type=float, default=1.0, help="the logits are divided by this before sampling; 0: greedy"
     )
     parser.add_argument("--top_k", type=int, default=50, help="draw from the TOP_K most probable tokens; 0: from all")
     parser.add_argument("--top_p", type=float, default=1.0,
-                        help="nucleus sampling: draw from the fewest, most probable tokens whose probabilities sum to at "
+                        help="draw from the fewest, most probable tokens whose probabilities sum to at "
                         "least TOP_P; 1: from all")  # fmt: skip
     parser.add_argument("--greedy", action="store_true", help="always take the most probable token")
     parser.add_argument("--stop", action="append", metavar="TEXT", default=argparse.SUPPRESS,
