@@ -292,8 +292,9 @@ def explained_failures(lower: str) -> Iterator[None]:
             raise InputError(f"--compile: PyTorch cannot compile the model here ({reason}): leave it out") from error
         if (state.rank is not None and torch.distributed.is_available() and torch.distributed.is_initialized()
                 and any(hint in text for hint in PEER_LOST)):  # fmt: skip
-            raise InputError(f"another process of the training is gone ({reason}): see what it said, and --resume") \
-                from error  # fmt: skip
+            raise InputError(
+                "another process of the training has ended: see its message, and continue with --resume"
+            ) from error
         raise
 
 

@@ -175,13 +175,13 @@ class LastingStream:
     def __init__(self, stream):
         self._stream, self.lost = stream or _nowhere(), stream is None
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
+            stream.reconfigure(errors="backslashreplace")
 
     def write(self, text: str) -> int:
         try:
             self._stream.write(text)
         except UnicodeEncodeError:
-            self._stream.write(text.encode("ascii", "replace").decode("ascii"))
+            self._stream.write(text.encode("ascii", "backslashreplace").decode("ascii"))
         except (OSError, ValueError):  # ValueError: closed
             self._lose()
         return len(text)

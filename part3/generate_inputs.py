@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import sys
 
 from cli import check_paths, check_whole_numbers, exit_if_bad
 from inputs import LOG_DIR, PUBLISHED, InputError, Parser
@@ -53,6 +54,7 @@ def parse_generate_args(argv: list[str] | None = None) -> argparse.Namespace:
     for name, default in (("checkpoint", None), ("prompt", [""]), ("stop", [])):
         setattr(args, name, getattr(args, name, default))
     exit_if_bad(check_generate_flags, args, parser)
+    args.top_p = max(args.top_p, sys.float_info.min)  # a smaller number counts as 0 once PyTorch flushes denormals
     return args
 
 

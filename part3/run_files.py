@@ -210,7 +210,8 @@ def read_verified_checkpoint(path: Path, wanted: tuple[str, ...], kind: str, par
     damaged = f"{path} is damaged or no checkpoint: choose another one, or train again"
     try:
         with zipfile.ZipFile(path) as archive:
-            if archive.testzip() is not None:
+            # No checksum covers the attributes, and of an entry that is marked as a directory PyTorch reads zeros.
+            if archive.testzip() is not None or any(entry.external_attr & 0x10 for entry in archive.infolist()):
                 raise InputError(damaged)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except InputError:

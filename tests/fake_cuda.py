@@ -34,6 +34,25 @@ def on_cuda(build):
     return module
 
 
+class Copies(TorchDispatchMode):
+    """Context that notes the operations that copy a tensor from the CPU to a CUDA device or back.
+
+    Attributes:
+        found: their names.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        tensors = [value for value in (*args, result) if isinstance(value, torch.Tensor)]
+        if {tensor.device.type for tensor in tensors} == {"cpu", "cuda"}:
+            self.found.append(func.overloadpacket.__name__)
+        return result
+
+
 class Waits(TorchDispatchMode):
     """Context that notes where a training would wait for a GPU: the operations by name, for each number of steps that
     Adam or AdamW had taken.

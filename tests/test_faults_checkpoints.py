@@ -109,6 +109,20 @@ def test_flipped_bytes(refused, modules, checkpoint):
     assert flips(modules, checkpoint, random.Random(SEED), times=20) > 10
 
 
+def test_weights_that_are_marked_as_a_directory(refused, checkpoint):
+    """One bit of the archive's directory, which no checksum covers: PyTorch would read zeros."""
+    with zipfile.ZipFile(checkpoint) as archive:
+        start = archive.start_dir
+    damaged = bytearray(checkpoint.read_bytes())
+    while damaged[start : start + 4] == b"PK\1\2":
+        name, extra, comment = (int.from_bytes(damaged[start + i : start + i + 2], "little") for i in (28, 30, 32))
+        if b"/data/" in damaged[start + 46 : start + 46 + name]:
+            damaged[start + 38] |= 0x10
+        start += 46 + name + extra + comment
+    checkpoint.write_bytes(damaged)
+    assert "is damaged or no checkpoint" in refused(checkpoint)
+
+
 @pytest.mark.slow
 def test_many_flipped_bytes(modules, checkpoint, soak):
     assert flips(modules, checkpoint, random.Random(SEED + 1), times=300) > 150

@@ -238,7 +238,7 @@ def test_a_disk_that_is_really_full(benches, template, part, soak):
     copy = bench.runs("disk") / "version_0"
     for room in (20_000, 60_000):
         disk.mkdir(exist_ok=True)
-        mount = ["mount", "-t", "tmpfs", "-o", f"size={2 * size // 4096 * 4096 + room}", "tmpfs", str(disk)]
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={2 * size + 20_000_000}", "tmpfs", str(disk)]
         if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
             pytest.skip("file systems cannot be mounted here")
         try:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 import time
 
 import huggingface_hub
@@ -146,7 +147,7 @@ def test_a_prompt_that_is_not_utf_8(part3, capfd, tmp_path):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"top_p": 1e-300}, {"top_p": 5e-324}, {"temperature": 1e-300}, {"temperature": 5e-324}, {"top_k": 1},
+    [{"top_p": 1e-300}, {"top_p": sys.float_info.min}, {"temperature": 1e-300}, {"temperature": 5e-324}, {"top_k": 1},
      {"top_p": 1e-300, "temperature": 1e300}, {"temperature": 1e-45, "top_k": 10**9, "top_p": 1.0}],
 )  # fmt: skip
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])

@@ -5,7 +5,7 @@ from argparse import Namespace
 import pytest
 import torch
 
-from fake_cuda import fake_cuda, on_cuda
+from fake_cuda import Copies, fake_cuda, on_cuda
 
 
 def loader_on_cuda(part1):
@@ -29,6 +29,16 @@ def test_all_paths_stay_on_the_device(part1):
         assert part1.evaluation.log_importance_weights(vae, imgs, 3).is_cuda
         assert isinstance(part1.evaluation.importance_weighted_bound(vae, loader, 2), float)
         assert not any(found.is_cuda for found in part1.evaluation.encode(vae, loader))
+
+
+def test_a_step_copies_the_indices_of_its_images_alone(part1):
+    assert part1.train_pl and part1.mnist
+    with fake_cuda(), torch.no_grad():
+        vae = on_cuda(lambda: part1.train_pl.VAE(num_filters=4, z_dim=2, lr=1e-3))
+        data = loader_on_cuda(part1).dataset
+        with Copies() as copies:
+            vae.training_step(data.__getitems__([0, 3]), 0)
+    assert copies.found == ["_to_copy"]
 
 
 def test_losses_are_checked_on_the_device(part1):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fake_cuda import fake_cuda, on_cuda
+from fake_cuda import Copies, fake_cuda, on_cuda
 
 
 @pytest.mark.parametrize("encoder", ["deterministic", "gaussian", "universal"])
@@ -22,6 +22,12 @@ def test_all_paths_stay_on_the_device(part2, encoder):
         loss, values = model.get_loss_discriminator(z)
         assert loss.is_cuda and all(value.is_cuda for value in values.values())
         assert model.sample(4).is_cuda
+        with Copies() as copies:
+            x, _ = data.__getitems__([0, 3])
+            recon_x, z = model(x)
+            model.get_loss_autoencoder(x, recon_x, z, 0.5)
+            model.get_loss_discriminator(z)
+        assert copies.found == ["_to_copy"], "a step copies the indices of its images alone"
         codes, labels, _ = part2.evaluation.encode(model, loader)
         assert not codes.is_cuda and not labels.is_cuda
         assert not part2.pictures.reconstruction_grid(model, x).is_cuda

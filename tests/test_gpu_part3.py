@@ -5,7 +5,7 @@ from argparse import Namespace
 import pytest
 import torch
 
-from fake_cuda import fake_cuda, on_cuda
+from fake_cuda import Copies, fake_cuda, on_cuda
 
 
 def tiny(part3):
@@ -32,6 +32,9 @@ def test_steps_stay_on_the_device(part3):
         module = part3.train.GPTLightningModule(Namespace(), on_cuda(lambda: tiny(part3)), data)
         assert module.training_step(batch, 0).is_cuda and module.validation_step(batch, 0).is_cuda
         assert module._round.sums.is_cuda
+        with Copies() as copies:
+            module.training_step(data.__getitems__([0, 3]), 1)
+        assert copies.found == ["_to_copy"], "a step copies the indices of its windows alone"
 
 
 def test_losses_are_checked_on_the_device(part3):

@@ -247,6 +247,13 @@ def gradients_reach_both_networks(part):
     gradient = torch.autograd.grad(rec.sum(), vae.encoder.mean, allow_unused=True)[0]
     hint = "the reconstruction loss does not reach the encoder: the sample is detached"
     expect(gradient is not None and gradient.any(), hint, got="no gradient through the sample")
+    vae.decoder.slope = 0.0  # now nothing but the regularization depends on the encoder
+    rec, _, loss = losses(vae, imgs)
+    if close(number(loss), bpd(number(rec), imgs.shape)):
+        return  # bpd_of_both_losses tells that it is not in bpd
+    gradient = torch.autograd.grad(loss.sum(), vae.encoder.mean, allow_unused=True)[0]
+    hint = "the regularization loss does not reach the encoder: it is detached"
+    expect(gradient is not None and gradient.any(), hint, got="no gradient")
 
 
 @criterion("1.7")

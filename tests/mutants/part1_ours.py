@@ -174,7 +174,7 @@ OURS: dict[str, list[tuple[str, str, str]]] = {
         VAE, "KLD(mean, log_std).mean()", "KLD(mean.detach(), log_std.detach()).mean()"
     ),
     "samples_without_softmax": once(
-        VAE, OUR_PROBABILITIES, OUR_PROBABILITIES.replace("softmax(dim=1)", "add(1e-6).sub(self.decoder(z).min())")
+        VAE, OUR_PROBABILITIES, OUR_PROBABILITIES.replace("softmax(dim=1)", "add(60).clamp(min=1e-6)")
     ),
     "manifold_of_a_wider_normal": once(UTILS, OUR_AXIS, OUR_AXIS.replace("numpy()", "numpy(), scale=2")),
     "manifold_by_the_cdf": once(UTILS, OUR_AXIS, OUR_AXIS.replace("ppf", "cdf")),

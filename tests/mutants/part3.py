@@ -229,8 +229,7 @@ MUTANTS = [
     _gpt(
         "drawn_from_the_logits",
         "sampling_draws_from_the_softmax",
-        (DRAW, "idx_next = torch.multinomial(logits - logits.min() + 1e-6, num_samples=1)"),
-        (TOP_K, ""),
+        (DRAW, "idx_next = torch.multinomial(F.softplus(logits), num_samples=1)"),
     ),
     _gpt(
         "appended_to_the_context",
