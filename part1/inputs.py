@@ -70,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
                           help="passes over the training set; for a resumed run, the total")  # fmt: skip
     training.add_argument("--seed", type=int, default=42, help="seed of weights, batches, noise and samples")
     training.add_argument("--resume", nargs="?", const="newest", metavar="RUN",
-                          help="resume a run, named by its directory or its name (version_3); without RUN, the "
+                          help="resume a run: its directory, or its name (version_3); without RUN, the "
                           "newest")  # fmt: skip
     training.add_argument("--importance_samples", type=int, default=0, metavar="K",
                           help="after training, compute the importance-weighted bound on the test likelihood with K "
@@ -221,7 +221,7 @@ def build_generate_parser() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", default="newest", metavar="RUN",
                         help="a run directory, a run's name in --log_dir, a checkpoint file, or 'newest'")  # fmt: skip
     parser.add_argument("--log_dir", default=LOG_DIR,
-                        help="directory that is searched, with all directories below it, for RUN")  # fmt: skip
+                        help="directory of the runs; 'newest' looks into all directories below it")  # fmt: skip
     parser.add_argument("--output_dir", help="where the pictures go; by default 'generated' in the run directory")
     parser.add_argument("--pictures", nargs="+", choices=PICTURES,
                         help="what to draw; by default all, but the manifold only for z_dim 2")  # fmt: skip

@@ -185,7 +185,7 @@ def join_processes(settings: argparse.Namespace) -> Processes:
                          "--accelerator cpu to continue it on the CPU")  # fmt: skip
     available = num_gpus(settings) or os.cpu_count()
     if settings.devices != "auto" and int(settings.devices) > available:
-        raise InputError(f"--devices is {settings.devices}, but this machine has {available}: give at most so many")
+        raise InputError(f"--devices is {settings.devices}, but this machine has {available}: give at most that many")
     return find_processes(count_devices(settings.devices, num_gpus(settings)), settings.num_nodes)
 
 

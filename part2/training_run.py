@@ -84,7 +84,7 @@ def start_fabric(settings: argparse.Namespace) -> Fabric:
     num_gpus = 0 if settings.no_cuda else torch.cuda.device_count()
     available = num_gpus or os.cpu_count()
     if settings.devices != "auto" and int(settings.devices) > available:
-        raise InputError(f"--devices is {settings.devices}, but this machine has {available}: give at most so many")
+        raise InputError(f"--devices is {settings.devices}, but this machine has {available}: give at most that many")
     num_devices = count_devices(settings.devices, num_gpus)
     processes = find_processes(num_devices, settings.num_nodes)
     try:

@@ -1,4 +1,7 @@
-"""What happens while a GPT trains: sample texts, seeds, checkpoints, the record of the run, and a progress bar."""
+"""Lightning callbacks of a training: samples, seeds, the stop at a bad loss, checkpoints, records, a progress bar.
+
+A round is the steps between two validations; it is one of Lightning's epochs.
+"""
 
 import argparse
 import csv
@@ -27,15 +30,15 @@ RULE = "-" * 80
 
 
 class GenerateCallback(pl.Callback):
-    """Puts sample texts into TensorBoard and into the run's folder, before training, every few steps, and at the end.
+    """Writes sample texts into TensorBoard and the run directory: before training, every few steps, and at the end.
 
-    The same random numbers are used each time, so that the texts can be compared, and those of the training are left
-    alone.
+    They are drawn with the same random numbers each time, so that they can be compared. The random state of the
+    training is not changed.
 
     Args:
-        batch_size: texts in a round.
-        every_n_steps: steps between two rounds.
-        n_steps: tokens of a text.
+        batch_size: number of texts each time.
+        every_n_steps: training steps from one set of texts to the next.
+        n_steps: new tokens in each text.
     """
 
     def __init__(self, batch_size: int = 5, every_n_steps: int = 1000, n_steps: int = 300):
@@ -58,7 +61,7 @@ class GenerateCallback(pl.Callback):
             self.sample_and_save(trainer, pl_module)
 
     def sample_and_save(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the texts of the present step."""
+        """Write the sample texts of the current step."""
         if not trainer.is_global_zero or trainer.logger is None:
             return
         texts = pl_module.generate(num_samples=self.batch_size, n_steps=self.n_steps, verbose=False)
@@ -130,11 +133,11 @@ class StopAtNonFiniteLoss(pl.Callback):
 
 
 class StopWhenWarned(pl.Callback):
-    """Ends a training, in all processes together, after the round in which SIGUSR1 came, SLURM's warning before the
-    time is over. Signals keep the handlers that they had before Lightning set its own.
+    """Ends a training, in all processes together, after the round in which SIGUSR1 arrived, with which SLURM warns
+    before the time limit. Lightning's handler of SIGTERM is replaced by the one that was set before.
 
     Args:
-        request: knows whether SIGUSR1 has come.
+        request: says whether SIGUSR1 has arrived.
     """
 
     def __init__(self, request: StopRequest):
@@ -147,7 +150,7 @@ class StopWhenWarned(pl.Callback):
     on_test_start = on_train_start
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module) -> None:
-        """The checkpoint of the round before is written by now."""
+        """By now, the checkpoint of the previous round is written."""
         if trainer.current_epoch:
             self.request.stop_if_asked(trainer.strategy.root_device)
 
@@ -156,8 +159,8 @@ class StopWhenWarned(pl.Callback):
 
 
 class SeedEveryRound(pl.Callback):
-    """Seeds dropout at the start of every round of steps between two validations, so that it does not depend on what
-    was drawn before, and a resumed run draws what an uninterrupted one does. Each process has its own."""
+    """Seeds dropout at the start of every round, so that a resumed run draws the same masks as an uninterrupted one.
+    Each process has its own seed."""
 
     def __init__(self, seed: int):
         self.seed = seed
@@ -171,11 +174,11 @@ class BestAndLast(ModelCheckpoint):
     """Keeps `best.ckpt`, with the lowest validation loss, and `last.ckpt`.
 
     Args:
-        kept_steps: steps of the training that `last.ckpt` holds already.
+        kept_steps: training steps in the `last.ckpt` of a run to resume; 0 for a new run.
 
     Attributes:
-        kept_steps: those that it holds by now.
-        best_so_far: validation loss of `best.ckpt`, where it is not what the checkpoint to resume says.
+        kept_steps: training steps in the current `last.ckpt`.
+        best_so_far: validation loss of `best.ckpt`, if it differs from that in the checkpoint to resume.
     """
 
     best_so_far: float | None = None
@@ -196,7 +199,7 @@ class BestAndLast(ModelCheckpoint):
         self.kept_steps = trainer.global_step
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """The paths of a run that was moved since are those of its folder now."""
+        """Restore the state, with paths in the present run directory, which may have been moved."""
         folder = Path(self.dirpath)
         state = dict(state_dict, dirpath=self.dirpath)
         for name in ("best_model_path", "last_model_path", "kth_best_model_path"):
@@ -215,10 +218,10 @@ class RunRecord(pl.Callback):
 
     Args:
         args: the run's flags.
-        num_steps: of the whole training.
-        tokens_per_step: that all processes together train on.
-        text_sha256: of the text.
-        quiet: report no validations, since a progress bar shows them.
+        num_steps: steps of the whole training.
+        tokens_per_step: tokens in a step, of all processes together.
+        text_sha256: SHA-256 checksum of the text.
+        quiet: do not report validations, because a progress bar is shown.
     """
 
     def __init__(
@@ -238,7 +241,7 @@ class RunRecord(pl.Callback):
             trainer.logger.experiment.add_custom_scalars(
                 {"loss in nats": {"training and validation": ["Multiline", ["train_loss", "val_loss"]]}}
             )
-        log.info("%s parameters; %d steps; on %s; run folder: %s",
+        log.info("%s parameters; %d steps; on %s; run directory: %s",
                  f"{sum(p.numel() for p in pl_module.parameters()):,}", self.num_steps, devices_of(trainer),
                  folder)  # fmt: skip
 
@@ -261,7 +264,7 @@ class RunRecord(pl.Callback):
                      row["seconds"], speed, self.time_left(step))  # fmt: skip
 
     def time_left(self, step: int) -> timedelta:
-        """Estimate for the rest of the training after this step, from the latest speed."""
+        """Estimated time for the steps after this one, from the throughput of the last round."""
         tokens = (self.num_steps - step) * self.tokens_per_step
         return timedelta(seconds=round(tokens / self.rows[-1]["tokens_per_second"]))
 
@@ -287,8 +290,8 @@ class RunRecord(pl.Callback):
 
 
 class StepBar(TQDMProgressBar):
-    """A progress bar over the steps up to the next validation, which says how many of the whole training are done, and
-    about how long the others will take."""
+    """A progress bar for the steps of a round. It also shows how many steps of the whole training are done, and the
+    estimated time for the rest."""
 
     def __init__(self, record: RunRecord):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Text as windows of tokens, and where the texts come from."""
+"""Texts: loaded or downloaded, and cut into windows of tokens for training and validation."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from vocabulary import Characters, Vocabulary
 TINY_SHAKESPEARE = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 # SHA-256 of the text without the line break that ends the file, which some copies lack.
 TINY_SHAKESPEARE_SHA256 = "53493bf304b639aba6a47400da75c58ce32372b378fd2cd9d16ee987aeb12e4e"
-# A book between what Project Gutenberg puts around it: a header that the first of these lines ends, and a licence that
-# the last one begins.
+# An e-book of Project Gutenberg: the book lies between the line that ends the header and the line that begins the
+# licence.
 GUTENBERG = re.compile(
     r"^\*\*\* ?START OF TH(?:E|IS) PROJECT GUTENBERG EBOOK.*?\*\*\*\s*$(?P<book>.*?)"
     r"(?:^End of (?:The )?Project Gutenberg[^\n]*\s*)?^\*\*\* ?END OF TH(?:E|IS) PROJECT GUTENBERG EBOOK",
@@ -34,22 +34,23 @@ log = logging.getLogger("part3")
 
 
 class TextDataset(Dataset):
-    """All windows of block_size tokens of a text, each with the same window one token later.
+    """All windows of block_size tokens of a text. The target of a window is the window one token later.
 
     Args:
-        config: the run's flags; may be None, nothing of it is needed.
+        config: the run's flags, kept as an attribute; may be None.
         datafile_path: a text in UTF-8.
         block_size: tokens in a window.
-        vocabulary: what the tokens are; the text's own characters by default.
-        text: takes the place of the file's content.
+        vocabulary: maps text to tokens; by default the text's own characters.
+        text: used instead of the file's content.
 
     Attributes:
         vocab_size: number of tokens in the vocabulary.
-        string_to_index, index_to_string: for characters, the dictionaries between them and their tokens.
+        string_to_index, index_to_string: dictionaries from characters to tokens and back; only if the tokens are
+            characters.
         num_characters: length of the text.
 
     Raises:
-        InputError: the file cannot be read, or its text has no window of block_size and one more.
+        InputError: the file cannot be read, or its text has fewer than block_size + 1 tokens.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class TextDataset(Dataset):
         return self.data.nbytes
 
     def to(self, device: torch.device) -> None:
-        """Move the tokens to a device; batches are there, too, then."""
+        """Move the tokens to a device; batches are then made there."""
         self.data = self.data.to(device)
         self.windows = self.data.unfold(0, self.block_size + 1, 1)
 
@@ -98,32 +99,32 @@ class TextDataset(Dataset):
         return window[:-1], window[1:]
 
     def __getitems__(self, indices: list[int] | Tensor) -> tuple[Tensor, Tensor]:
-        """A batch by one index operation: two times long [B, block_size]."""
+        """A batch by one index operation: windows and targets, each long [B, block_size]."""
         windows = self.windows[on_device(torch.as_tensor(indices), self.data.device)].long()
         return windows[:, :-1], windows[:, 1:]
 
 
 def split(text: str, fraction: float = 0.1) -> tuple[str, str]:
-    """The beginning of a text for training and its end, this fraction of the whole, for validation."""
+    """Split a text: its last `fraction` is for validation, the rest for training."""
     border = len(text) - round(len(text) * fraction)
     return text[:border], text[border:]
 
 
 class Batches(Sampler):
-    """Indices of the batches of some training steps.
+    """Indices of the windows in the batches of consecutive training steps.
 
-    The windows come in a random order, each once in an epoch, which depends on the seed and the epoch alone; where in
-    it a step lies follows from the step's number. So a resumed run draws what an uninterrupted one does. What is left
-    at the end of an epoch and fills no batch is left out. Several processes share each step's windows.
+    In an epoch, each window comes once, in a random order that depends only on the seed and the epoch. The number of a
+    step determines its place in that order, so a resumed run draws the same batches as an uninterrupted one. An
+    incomplete batch at the end of an epoch is left out. Several processes share the windows of each step.
 
     Args:
-        num_windows: in the data set.
-        batch_size: windows a step and process.
-        first_step: the training's step that the first batch is for, counted from 0, or a function that says so whenever
-            a pass over the batches begins.
-        num_steps: how many batches there are.
-        seed: of the order.
-        rank, world_size: number of this process, and of all.
+        num_windows: size of the data set.
+        batch_size: windows per step and process.
+        first_step: training step of the first batch, counted from 0; or a function that returns it, called at the
+            start of each iteration.
+        num_steps: number of batches.
+        seed: seed of the order.
+        rank, world_size: number of this process, counted from 0, and number of processes.
     """
 
     def __init__(self, num_windows: int, batch_size: int, first_step: int | Callable[[], int], num_steps: int,
@@ -152,7 +153,7 @@ def steps_per_epoch(num_windows: int, batch_size: int) -> int:
     """Full batches in a pass over the windows.
 
     Raises:
-        InputError: there is not even one.
+        InputError: the text has fewer windows than a batch.
     """
     if num_windows < batch_size:
         raise InputError(
@@ -163,20 +164,20 @@ def steps_per_epoch(num_windows: int, batch_size: int) -> int:
 
 
 def identity_collate(batch):
-    """A batch that the data set made as a whole needs no collating."""
+    """Return the batch unchanged: the data set already makes whole batches."""
     return batch
 
 
 def train_loader(dataset: TextDataset, batches: Batches, num_workers: int = 0, pin_memory: bool = False) -> DataLoader:
-    """Loader of training batches (x, y), two times long [batch_size, block_size]; with `pin_memory` they are made in
-    memory from which a CUDA device copies while it computes."""
+    """Loader of training batches (x, y), each long [batch_size, block_size]. With `pin_memory` they lie in page-locked
+    memory, from which a CUDA device copies while it computes."""
     return DataLoader(
         dataset, batch_sampler=batches, num_workers=num_workers, collate_fn=identity_collate, pin_memory=pin_memory
     )
 
 
 def val_loader(dataset: TextDataset, batch_size: int) -> DataLoader:
-    """Loader of windows that lie side by side and cover each token after the first once, but for a rest at the end."""
+    """Loader of adjacent windows: each token but the first is a target once; an incomplete last window is left out."""
     starts = range(0, len(dataset), dataset.block_size)
     return DataLoader(dataset, batch_size=batch_size, sampler=starts, collate_fn=identity_collate)
 
@@ -185,14 +186,14 @@ def read_text(path: Path) -> str:
     """Content of a text file in UTF-8.
 
     Raises:
-        InputError: it cannot be read, or is no such text.
+        InputError: it cannot be read, is empty, or is not UTF-8.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise InputError(f"cannot read {path} ({error.strerror}): give the path of a text file") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is no text in UTF-8: save it as UTF-8, or give another file") from error
+        raise InputError(f"{path} is not a text in UTF-8: save it as UTF-8, or give another file") from error
     if not text:
         raise InputError(f"{path} is empty: give the path of a text")
     return text
@@ -203,24 +204,24 @@ def load_text(txt_file: str, data_dir: Path) -> str:
 
     Args:
         txt_file: a path, or `tiny_shakespeare`, or `pydoc`.
-        data_dir: its folder `text` holds `tiny_shakespeare.txt`, or gets it.
+        data_dir: directory with `text/tiny_shakespeare.txt`; the file is downloaded there if it is missing.
 
     Raises:
-        InputError: the text cannot be had.
+        InputError: the text cannot be read or downloaded.
     """
     if txt_file == "pydoc":
         from pydoc_data.topics import topics
 
         return "\n\n".join(topics[name] for name in sorted(topics))
     if txt_file == "tiny_shakespeare":
-        # Copies with and without a line break at the end are one text, also to a run that is resumed with the other.
+        # Some copies lack the line break at the end. With one added, a run can be resumed with either copy.
         return read_text(tiny_shakespeare(data_dir / "text" / "tiny_shakespeare.txt")).rstrip("\n") + "\n"
     return without_licence(read_text(Path(txt_file)))
 
 
 def without_licence(text: str) -> str:
-    """The books of Project Gutenberg's e-books without header and licence, which are no text to learn from or to be
-    validated on; any other text as it is."""
+    """Text of Project Gutenberg's e-books without their header and licence, which would distort training and
+    validation. Any other text is returned unchanged."""
     books = [found["book"].strip() + "\n" for found in GUTENBERG.finditer(text)]
     if not books:
         return text
@@ -230,10 +231,10 @@ def without_licence(text: str) -> str:
 
 
 def tiny_shakespeare(path: Path, url: str = TINY_SHAKESPEARE) -> Path:
-    """Path of the plays, downloaded if they are not there; verified in any case.
+    """Path of Shakespeare's plays, which are downloaded if they are missing and always verified by checksum.
 
     Raises:
-        InputError: the file is another one, cannot be downloaded, or cannot be written.
+        InputError: the file has a wrong checksum, or cannot be read, downloaded or written.
     """
     if path.is_file():
         try:
@@ -241,8 +242,8 @@ def tiny_shakespeare(path: Path, url: str = TINY_SHAKESPEARE) -> Path:
         except OSError as error:
             raise InputError(f"cannot read {path} ({error.strerror}): change its permissions") from error
         if not _is_tiny_shakespeare(content):
-            raise InputError(f"{path} is not the text that goes by this name: remove it, and it is downloaded again; "
-                             "or give its path to --txt_file to train on it as it is")  # fmt: skip
+            raise InputError(f"{path} is not tiny_shakespeare, its checksum differs: remove it, and it is downloaded "
+                             "again; or give its path to --txt_file to train on it as it is")  # fmt: skip
         return path
     try:
         log.info("downloading %s", url)
@@ -253,7 +254,7 @@ def tiny_shakespeare(path: Path, url: str = TINY_SHAKESPEARE) -> Path:
             "there, or train with --txt_file pydoc, which needs no network"
         ) from error
     if not _is_tiny_shakespeare(content):
-        raise InputError(f"what came from {url} is not the text that goes by this name "
+        raise InputError(f"what came from {url} is not tiny_shakespeare "
                          f"({describe_wrong_content(content, url)}): try again later, or put the file at "
                          f"{path}")  # fmt: skip
     try:
@@ -265,6 +266,6 @@ def tiny_shakespeare(path: Path, url: str = TINY_SHAKESPEARE) -> Path:
 
 
 def _is_tiny_shakespeare(content: bytes) -> bool:
-    """Whether these are the plays, with whatever line ends, and with or without a byte-order mark."""
+    """Whether the content is tiny_shakespeare; line ends and a byte-order mark do not matter."""
     content = content.removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n")
     return hashlib.sha256(content.rstrip(b"\n")).hexdigest() == TINY_SHAKESPEARE_SHA256

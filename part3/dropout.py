@@ -6,11 +6,12 @@ from torch import Tensor, nn
 
 
 class Dropout(nn.Dropout):
-    """Dropout (Srivastava et al., 2014), with the same meaning as PyTorch's.
+    """Dropout (Srivastava et al., 2014), with the same interface as PyTorch's.
 
-    On a CPU, PyTorch draws a number for each element, which takes longer than the layers around it. Here each draw of
-    64 bits serves four elements: one is dropped where its 16 bits, as a number, are among the share p of lowest ones.
-    So p is met within 1e-5, and what is kept is scaled for that probability exactly.
+    On a CPU, PyTorch draws one random number for each element, which takes longer than the layers around it. Here each
+    random number of 64 bits serves four elements. An element is dropped if its 16 bits, as an integer, are among the
+    lowest round(65536 p) of the 65,536 values. The probability thus differs from p by less than 1e-5; kept elements are
+    scaled by 1 / (1 - this probability).
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -26,20 +26,23 @@ def build_generate_parser() -> argparse.ArgumentParser:
                        "or a folder with "
                        "config.json, model.safetensors and a tokenizer")  # fmt: skip
     parser.add_argument(
-        "--log_dir", default=LOG_DIR, help="directory that is searched, with all directories below it, for RUN"
+        "--log_dir", default=LOG_DIR, help="directory of the runs; 'newest' looks into all directories below it"
     )
     parser.add_argument("--prompt", action="append", metavar="TEXT", default=argparse.SUPPRESS,
                         help="text to continue; may be repeated; without it, a new text begins")  # fmt: skip
-    parser.add_argument("--num_samples", type=int, default=10, help="continuations of each prompt; 1 if greedy")
-    parser.add_argument("--n_steps", type=int, default=20, help="tokens to add")
-    parser.add_argument("--temperature", type=float, default=1.0, help="divides the logits; 0: greedy")
-    parser.add_argument("--top_k", type=int, default=50, help="draw from the K most probable tokens; 0: from all")
+    parser.add_argument("--num_samples", type=int, default=10, help="continuations of each prompt; always 1 if greedy")
+    parser.add_argument("--n_steps", type=int, default=20, help="new tokens of each continuation")
+    parser.add_argument(
+        "--temperature", type=float, default=1.0, help="the logits are divided by this before sampling; 0: greedy"
+    )
+    parser.add_argument("--top_k", type=int, default=50, help="draw from the TOP_K most probable tokens; 0: from all")
     parser.add_argument("--top_p", type=float, default=1.0,
-                        help="nucleus sampling: draw from the fewest tokens whose probabilities sum to P")  # fmt: skip
+                        help="draw from the fewest, most probable tokens whose probabilities sum to at "
+                        "least TOP_P; 1: from all")  # fmt: skip
     parser.add_argument("--greedy", action="store_true", help="always take the most probable token")
     parser.add_argument("--stop", action="append", metavar="TEXT", default=argparse.SUPPRESS,
                         help="end a text before this string; may be repeated")  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, help="seed of the draws")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sampled tokens")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="number format of the weights")
     return parser
 
@@ -77,7 +80,7 @@ def build_export_parser() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", default="newest", metavar="RUN",
                         help="a run directory, a run's name in --log_dir, a checkpoint file, or 'newest'")  # fmt: skip
     parser.add_argument(
-        "--log_dir", default=LOG_DIR, help="directory that is searched, with all directories below it, for RUN"
+        "--log_dir", default=LOG_DIR, help="directory of the runs; 'newest' looks into all directories below it"
     )
     parser.add_argument("--output_dir", required=True, help="where the files go", default=argparse.SUPPRESS)
     return parser

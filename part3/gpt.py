@@ -1,4 +1,4 @@
-"""GPT-2: causal self-attention, the blocks around it, and the model with its generation."""
+"""GPT-2: causal self-attention, transformer blocks, the model and text generation."""
 
 from __future__ import annotations  # GPT in the signatures of its own methods
 
@@ -30,9 +30,9 @@ class CausalSelfAttention(nn.Module):
     """Multi-head self-attention in which each position sees itself and the positions before it (Vaswani et al., 2017):
     softmax(Q K^T / sqrt(hs) + mask) V for each head, with hs = n_embd / n_head.
 
-    There are two implementations with the same result: the steps written out, and PyTorch's fused function, which
-    keeps no [T, T] matrix in memory. The fused one is the default. With dropout on a CPU, PyTorch has no fused kernel,
-    and the steps written out are faster, so that they are used there.
+    Two implementations give the same result: the steps written out, and PyTorch's fused function, which stores no
+    [T, T] matrix. The fused one is the default. For dropout on a CPU, PyTorch has no fused kernel; the steps written
+    out are faster there and are used instead.
 
     Args:
         config: has `n_embd`, `n_head`, `attn_pdrop`, `resid_pdrop`, `block_size`, and may have `fused_attention`
@@ -60,8 +60,8 @@ class CausalSelfAttention(nn.Module):
         """Attend.
 
         Args:
-            x: [B, T, C], the positions after those in the cache.
-            cache: keys and values of the positions before; the ones of `x` are added to it.
+            x: [B, T, C], the positions that follow those in the cache.
+            cache: keys and values of the earlier positions; those of `x` are appended.
 
         Returns:
             [B, T, C].
@@ -88,10 +88,11 @@ class CausalSelfAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and a two-layer network, each on the layer-normalised input and added to it (Radford et al., 2019).
+    """Attention, then a two-layer network. Each takes the layer-normalised input, and its output is added to the input
+    (Radford et al., 2019).
 
     Args:
-        config: as of `CausalSelfAttention`; it may have `layer_norm_epsilon` (1e-5 if absent).
+        config: as in `CausalSelfAttention`; it may also have `layer_norm_epsilon` (1e-5 if absent).
     """
 
     def __init__(self, config: argparse.Namespace):
@@ -170,17 +171,17 @@ class GPT(nn.Module):
             The model in evaluation mode, on the CPU.
 
         Raises:
-            InputError: the files cannot be had, or are not those of a GPT-2.
+            InputError: the files cannot be found, downloaded or read, or are not those of a GPT-2.
         """
         return load(cls, model_type, dtype)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write `config.json` and `model.safetensors` as transformers does, which can load them then."""
+        """Write `config.json` and `model.safetensors` in the format of transformers, which can load them."""
         save(self, Path(folder))
 
     def _initialise(self) -> None:
-        """As GPT-2: N(0, 0.02), the layers that are added to the residual stream by 1 / sqrt(2 n_layer) smaller, since
-        their outputs sum up; zero biases."""
+        """As GPT-2: weights with standard deviation 0.02, zero biases. The layers whose outputs are added to the
+        residual stream get 0.02 / sqrt(2 n_layer), because 2 n_layer outputs are summed."""
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 scale = 1 / math.sqrt(2 * self.config.n_layer) if name.endswith("c_proj") else 1
@@ -189,15 +190,16 @@ class GPT(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def configure_optimizers(self, train_config: argparse.Namespace, fused: bool = True) -> torch.optim.AdamW:
-        """AdamW (Loshchilov and Hutter, 2019) with weight decay on the weights of linear layers alone: not on biases,
-        layer norms and embeddings.
+        """AdamW (Loshchilov and Hutter, 2019). Only the weights of linear layers decay: biases, layer norms and
+        embeddings do not.
 
         Args:
             train_config: has `learning_rate`, `weight_decay`, `betas`.
-            fused: one kernel for all weights. It is fastest, but hides gradients that a loss scaler has scaled.
+            fused: update all weights in one kernel. It is fastest, but under a gradient scaler (16-bit mixed precision)
+                the gradients are unscaled only inside it, so that they cannot be clipped before.
         """
         linear = {id(module.weight) for module in self.modules() if isinstance(module, nn.Linear)}
-        linear.discard(id(self.transformer.wte.weight))  # where the last layer shares it
+        linear.discard(id(self.transformer.wte.weight))  # an embedding, even if the last layer shares it
         parameters = list(self.parameters())
         groups = [
             {"params": [p for p in parameters if id(p) in linear], "weight_decay": train_config.weight_decay},
@@ -206,7 +208,7 @@ class GPT(nn.Module):
         return torch.optim.AdamW(groups, lr=train_config.learning_rate, betas=tuple(train_config.betas), fused=fused)
 
     def forward(self, idx: Tensor) -> Tensor:
-        """Logits of each position's next token.
+        """Logits of the token that follows each position.
 
         Args:
             idx: tokens, long [B, T] with values 0 .. vocab_size - 1 and T at most block_size.
@@ -220,7 +222,7 @@ class GPT(nn.Module):
         return self.lm_head(self._features(idx))
 
     def _features(self, idx: Tensor, cache: Sequence[LayerCache] | None = None) -> Tensor:
-        """What the last layer turns into logits, [B, T, C], for tokens that come after those in the cache."""
+        """Input of the last layer, [B, T, C], for tokens that follow those in the cache."""
         past, T = cache[0].length if cache else 0, idx.size(1)
         if past + T > self.block_size:
             raise ValueError(f"{past + T} tokens are more than the model's block_size of {self.block_size}")
@@ -250,12 +252,12 @@ class GPT(nn.Module):
             idx: tokens, long [B, T] with T at least 1; not changed.
             max_new_tokens: how many to add.
             temperature, do_sample, top_k, top_p, generator: as in `sample_logits`.
-            stop: sequences of tokens, each of which ends a row once the row's new tokens end with it. What then
-                follows in the row repeats its last token, until all rows have ended.
-            use_cache: keep keys and values instead of computing them anew for each token. The result is the same.
+            stop: sequences of tokens. A row ends once its new tokens end with one of them; it is then padded with its
+                last token until all rows have ended.
+            use_cache: keep keys and values instead of recomputing them for each token. The result is the same.
 
         Returns:
-            long [B, T + max_new_tokens]; shorter where all rows ended before.
+            long [B, T + max_new_tokens], or shorter if all rows ended earlier.
 
         Raises:
             ValueError: `idx` is empty, or an argument is out of range.
@@ -286,7 +288,7 @@ class GPT(nn.Module):
         use_cache: bool = True,
     ) -> Iterator[Tensor]:
         """The loop of `generate`: yields the next tokens of all rows, long [B], as they are drawn. The model is in
-        evaluation mode until the iterator has ended or is closed, and then again in its mode before."""
+        evaluation mode until the iterator ends or is closed; then its previous mode is restored."""
         if idx.dim() != 2 or idx.size(1) == 0:
             raise ValueError(f"idx must be [B, T] with at least one token to begin with, not {list(idx.shape)}")
         if max_new_tokens < 0:
@@ -299,7 +301,7 @@ class GPT(nn.Module):
             for _ in range(max_new_tokens):
                 if cache and idx.size(1) <= self.block_size:
                     x = self._features(idx[:, cache[0].length :], cache)
-                else:  # the last block_size tokens: each has another position than before, so that no cache helps
+                else:  # the window has moved: each token has a new position, and cached keys and values are void
                     x = self._features(idx[:, -self.block_size :])
                 logits = self.lm_head(x[:, -1])  # (B, V), of the last position
                 token = sample_logits(logits, temperature, do_sample, top_k, top_p, generator)  # (B,)

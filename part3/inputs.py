@@ -42,7 +42,8 @@ SCHEDULES = ("constant", "cosine")
 IDENTITY = ("model_type", "block_size", "use_pretrained", "train_batch_size", "learning_rate",
             "weight_decay", "betas", "clip_grad_norm", "seed", "warmup_steps", "lr_schedule", "min_learning_rate",
             "val_every_n_steps")  # fmt: skip
-# Least and greatest values: more than anybody needs, less than what makes a machine fail in strange ways.
+# Smallest and largest values allowed. The largest exceed every need, but stay below what makes PyTorch fail in odd
+# ways.
 LIMITS = {"block_size": (1, 10**6), "train_batch_size": (1, 10**6), "num_epochs": (1, 10**6), "max_steps": (1, 10**9),
           "val_every_n_steps": (1, 10**9), "generate_every_n_steps": (1, 10**9), "generate_batch_size": (1, 10_000),
           "num_nodes": (1, 10_000), "warmup_steps": (0, 10**9), "num_workers": (0, 256),
@@ -68,8 +69,8 @@ def build_parser() -> argparse.ArgumentParser:
     model.add_argument("--model_type", choices=MODEL_TYPES, default="gpt-mini", help="size of the model")
     model.add_argument("--block_size", type=int, default=128, help="context length in tokens")
     model.add_argument("--use_pretrained", nargs="?", const="hub", metavar="DIR",
-                       help="fine-tune: start from the published weights of --model_type, or from those in a folder, "
-                       "on the tokens of that model instead of the text's characters")  # fmt: skip
+                       help="fine-tune: start from the published weights of --model_type, or from those in a folder; "
+                       "the text is then split into the tokens of that model instead of characters")  # fmt: skip
 
     training = parser.add_argument_group("training")
     training.add_argument("--train_batch_size", type=int, default=128, help="windows of text in a step, on each device")
@@ -92,15 +93,15 @@ def build_parser() -> argparse.ArgumentParser:
     )
     training.add_argument("--seed", type=int, default=0, help="seed of weights, batches, dropout and samples")
     training.add_argument("--resume", nargs="?", const="newest", metavar="RUN",
-                          help="resume a run, named by its directory or its name (version_3); without RUN, the "
+                          help="resume a run: its directory, or its name (version_3); without RUN, the "
                           "newest")  # fmt: skip
 
-    watching = parser.add_argument_group("watching")
+    watching = parser.add_argument_group("validation, samples and logs")
     watching.add_argument("--val_every_n_steps", type=int, default=250, metavar="N",
                           help="validate and save a checkpoint every N steps")  # fmt: skip
     watching.add_argument("--generate_every_n_steps", type=int, default=1000, metavar="N",
                           help="write sample texts every N steps")  # fmt: skip
-    watching.add_argument("--generate_batch_size", type=int, default=5, help="number of sample texts")
+    watching.add_argument("--generate_batch_size", type=int, default=5, help="sample texts each time")
     watching.add_argument("--log_dir", default=LOG_DIR, help="directory in which run directories are created")
     watching.add_argument(
         "--progress_bar", action="store_true", help="show a progress bar even if the output is not a terminal"
@@ -123,8 +124,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Parse and check a command line; `given` in the result names the flags that stood on it. Whether flags fit one
-    another is known only once those of a run to resume are read."""
+    """Parse and check a command line; `given` in the result names the flags that the user set. With `--resume`, whether
+    flags fit each other is checked later, once those of the run are read."""
     parser = build_parser()
     args = parser.parse_args(argv)
     for action in parser._actions:
@@ -135,10 +136,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def resolve_settings(args: argparse.Namespace, read_checkpoint: Callable[[Path], dict]) -> argparse.Namespace:
-    """The one place where flags are completed, merged with those of a resumed run, checked, and made absolute paths.
+    """Complete the flags, merge them with those of a resumed run, check them, and make their paths absolute.
 
     Args:
-        args: flags of `train.py`, as of `parse_args`, or any of them in a namespace.
+        args: what `parse_args` returns, or a namespace with any of the flags of `train.py`.
         read_checkpoint: returns the content of a checkpoint file, with its `flags`.
 
     Returns:
@@ -169,7 +170,7 @@ def resolve_settings(args: argparse.Namespace, read_checkpoint: Callable[[Path],
 
 
 def with_defaults(args: argparse.Namespace) -> argparse.Namespace:
-    """`args` with a default for every flag that is missing, and without anything that is no flag."""
+    """`args` with a default for every missing flag, and without attributes that are not flags."""
     defaults = vars(build_parser().parse_args([]))
     values = {name: value for name, value in vars(args).items() if name in defaults}
     given = vars(args).get("given", {name for name, value in values.items() if value != defaults[name]})
@@ -205,8 +206,8 @@ def merge_resumed_flags(args: argparse.Namespace, flags: dict) -> argparse.Names
             values[name] = flags[name]
         elif name in ("num_epochs", "max_steps") and flags["lr_schedule"] == "cosine" and values[name] != flags[name]:
             raise InputError(
-                f"--{name} {values[name]} was given, but the cosine of the run to resume is made for {flags[name]}: "
-                "leave the flag out, or start a new run without --resume"
+                f"--{name} {values[name]} was given, but the cosine schedule of the run to resume was planned for "
+                f"--{name} {flags[name]}: leave the flag out, or start a new run without --resume"
             )
     if "data_dir" not in args.given and Path(flags["data_dir"]).is_dir():
         values["data_dir"] = flags["data_dir"]
@@ -251,8 +252,8 @@ def check_flags(args: argparse.Namespace) -> None:
         raise InputError(f"--min_learning_rate {args.min_learning_rate} must not be above --learning_rate "
                          f"{args.learning_rate}")  # fmt: skip
     if "min_learning_rate" in args.given and args.min_learning_rate and args.lr_schedule == "constant":
-        raise InputError("--min_learning_rate is where a cosine ends, and --lr_schedule is constant: leave it out, or "
-                         "give --lr_schedule cosine")  # fmt: skip
+        raise InputError("--min_learning_rate needs the cosine schedule, but --lr_schedule is constant: leave it out, "
+                         "or give --lr_schedule cosine")  # fmt: skip
     if args.use_pretrained in PUBLISHED and not Path(args.use_pretrained).is_dir():
         raise InputError(f"--use_pretrained takes a folder, and there is none named {args.use_pretrained}: for the "
                          f"published weights give --use_pretrained --model_type {args.use_pretrained}")  # fmt: skip
@@ -262,11 +263,12 @@ def check_flags(args: argparse.Namespace) -> None:
 
 
 def find_checkpoint(run: str, log_dir: Path, which: str) -> Path:
-    """Path of a run's checkpoint.
+    """Absolute path of a run's checkpoint.
 
     Args:
-        run: a run's folder, a run's name below `log_dir`, a checkpoint file, or "newest".
-        log_dir: folder of all runs.
+        run: a run directory, a run's name in `log_dir`, a checkpoint file, or "newest": the checkpoint below `log_dir`
+            that was written last.
+        log_dir: directory that holds the runs.
         which: "best" or "last".
 
     Raises:
@@ -275,24 +277,24 @@ def find_checkpoint(run: str, log_dir: Path, which: str) -> Path:
     if run == "newest":
         found = newest_file(log_dir, "checkpoints", f"{which}.ckpt")
         if not found:
-            raise InputError(f"no run in {log_dir} has a checkpoint yet: train one first, or name a run's folder")
+            raise InputError(f"no run in {log_dir} has a checkpoint yet: train one first, or name a run directory")
         return found
     for place in (resolve_path(run), log_dir / RUNS / run):
         for file in (place, place / "checkpoints" / f"{which}.ckpt"):
             if os.path.isfile(file):
                 return file
     raise InputError(
-        f"{run} is no run with a checkpoint, neither as a path nor in {log_dir / RUNS}: name a run's folder"
+        f"{run} is no run with a checkpoint, neither as a path nor in {log_dir / RUNS}: name a run directory"
     )
 
 
 def run_dir_of(checkpoint: Path, flag: str) -> Path:
-    """Folder of the run that a checkpoint belongs to.
+    """The run directory that a checkpoint belongs to.
 
     Raises:
-        InputError: it lies elsewhere, so that what comes of it would be written into the folder of something else; the
-            message names the flag to change.
+        InputError: the checkpoint is not inside a run directory, so that files would be written into an unrelated
+            one; the message names the flag to change.
     """
     if checkpoint.parent.name != "checkpoints":
-        raise InputError(f"{checkpoint} is not in a run's folder: give the folder of the run to {flag}")
+        raise InputError(f"{checkpoint} is not in a run directory: give the run directory to {flag}")
     return checkpoint.parent.parent

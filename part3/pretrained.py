@@ -1,7 +1,7 @@
-"""GPT-2's published files: download, read into a model, and write a model in the same format.
+"""GPT-2's published weights: find or download the files, load them into a model, and save a model in the same format.
 
-The format is that of the library transformers: `config.json` with the sizes, `model.safetensors` with the weights, of
-which those of linear layers are transposed, and `tokenizer.json`.
+The format is that of the library transformers: `config.json` with the sizes, `model.safetensors` with the weights
+(those of linear layers transposed), and `tokenizer.json`.
 """
 
 import argparse
@@ -23,7 +23,7 @@ REPOSITORIES = {name: f"openai-community/{name}" for name in PUBLISHED}
 TRANSPOSED = re.compile(r"h\.\d+\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.weight$")
 BUFFERS = re.compile(r"(transformer\.)?h\.\d+\.attn\.(bias|masked_bias)$")  # causal masks that older files hold
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-# Keys of config.json that ask for something else than GPT-2 when they have another value than these.
+# Keys of config.json with the values that GPT-2 has; any other value describes another model.
 EXPECTED = {
     "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
     "add_cross_attention": (False,),
@@ -33,10 +33,10 @@ EXPECTED = {
 
 
 def load(model_class: type, model_type: str | Path, dtype: torch.dtype = torch.float32):
-    """What `GPT.from_pretrained` does.
+    """Implements `GPT.from_pretrained`.
 
-    The model is set up without memory for its weights. Each tensor of the file is then read, brought into shape and
-    released on its own, so that there is never a second model in memory.
+    The model is created without memory for its weights. The tensors of the file are then read one at a time, so that
+    the weights are never in memory twice.
     """
     config_file, weights_file = locate(model_type, "config.json"), locate(model_type, "model.safetensors")
     config = read_config(config_file)
@@ -84,17 +84,17 @@ def load(model_class: type, model_type: str | Path, dtype: torch.dtype = torch.f
 
 
 def _empty(name: str, shape: torch.Size, dtype: torch.dtype) -> Tensor:
-    """Memory for a weight. In float32, matrices lie there column by column, as those of linear layers do in the files:
-    a CPU multiplies them with a single vector, as generation does, faster than row by row. With fewer bits it is the
-    other way round."""
+    """Memory for a weight. Float32 matrices are stored column by column, as the files store those of linear layers:
+    a CPU multiplies them with a single vector, as generation does, faster than row by row. With 16 bits, row by row is
+    faster."""
     if len(shape) == 2 and dtype == torch.float32 and not name.endswith("wpe.weight"):
         return torch.empty(shape[::-1], dtype=dtype).t()
     return torch.empty(shape, dtype=dtype)
 
 
 class _Undrawn(TorchFunctionMode):
-    """Leaves out the drawing of initial weights, for which PyTorch loads its compiler where they have no memory: that
-    takes seconds, and more memory than the smallest GPT-2 would need for it."""
+    """Skips the drawing of initial weights. For weights without memory, PyTorch would load its compiler to draw them,
+    which takes seconds and more memory than drawing the weights of the smallest GPT-2."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -104,13 +104,13 @@ class _Undrawn(TorchFunctionMode):
 
 
 def locate(model_type: str | Path, filename: str) -> Path:
-    """Path of one of a model's files, downloaded if it has to be.
+    """Path of one of a model's files, which is downloaded if necessary.
 
-    A published name stands for the published model even where a folder has the same name; such a folder is meant by
-    `./gpt2`, and by a `Path`.
+    A published name means the published model even if a folder has the same name; for the folder, give `./gpt2` or a
+    `Path`.
 
     Raises:
-        InputError: there is no such file, or it cannot be had.
+        InputError: the file does not exist, or cannot be downloaded or read.
     """
     if _is_published(model_type):
         path = download_from_hub(REPOSITORIES[model_type], filename)
@@ -151,7 +151,7 @@ def read_config(path: Path) -> argparse.Namespace:
     """The config of a GPT from a `config.json`.
 
     Raises:
-        InputError: it is damaged, or of another model than GPT-2.
+        InputError: the file is damaged, or describes another model than GPT-2.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -193,7 +193,7 @@ def read_config(path: Path) -> argparse.Namespace:
 
 
 def tensor_names(path: Path) -> dict[str, str]:
-    """Names of a file's tensors, by the names that they have in our model; masks are left out.
+    """Dictionary from the parameter names of `GPT` to the tensor names in a file; masks are left out.
 
     Raises:
         InputError: the file is truncated or otherwise damaged.
@@ -210,7 +210,7 @@ def tensor_names(path: Path) -> dict[str, str]:
 
 
 def _read(path: Path, name: str) -> Tensor:
-    """One tensor. Opened anew for each, since what was read from an open file stays in memory."""
+    """One tensor. The file is opened for each tensor, because what was read stays in memory while it is open."""
     try:
         with safe_open(path, framework="pt") as file:
             tensor = file.get_tensor(name)
@@ -237,7 +237,7 @@ def load_vocabulary(model_type: str | Path) -> Vocabulary:
     """The vocabulary of a published model, or of one in a folder.
 
     Raises:
-        InputError: it cannot be had.
+        InputError: it cannot be found, downloaded or read.
     """
     if _is_published(model_type):
         return read_vocabulary(locate(model_type, "tokenizer.json").parent)
@@ -251,17 +251,19 @@ def load_with_vocabulary(model_class: type, model_type: str | Path, dtype: torch
     """A model of `model_class`, as from `GPT.from_pretrained`, and the vocabulary that belongs to it.
 
     Raises:
-        InputError: they cannot be had, or do not belong together.
+        InputError: they cannot be found, downloaded or read, or do not belong together.
     """
-    vocabulary = load_vocabulary(model_type)  # small, and so a missing one is noticed before a large download
+    vocabulary = load_vocabulary(
+        model_type
+    )  # first: it is small, so that a missing one is noticed before a large download
     model = load(model_class, model_type, dtype)
     check_fits(model_type, model, vocabulary)
     return model, vocabulary
 
 
 def check_fits(model_type: str | Path, model, vocabulary: Vocabulary) -> None:
-    """Raises InputError if a vocabulary does not belong to a model. GPT-2's own may have fewer tokens than the model,
-    whose embedding is sometimes padded."""
+    """Raises InputError if a vocabulary does not belong to a model. A byte-pair vocabulary may have fewer tokens than
+    the model, because embeddings are sometimes padded."""
     fits = vocabulary.vocab_size == model.config.vocab_size
     if not fits and (isinstance(vocabulary, Characters) or vocabulary.vocab_size > model.config.vocab_size):
         raise InputError(f"the tokenizer of {model_type} has {vocabulary.vocab_size} tokens, but its model "
@@ -269,8 +271,8 @@ def check_fits(model_type: str | Path, model, vocabulary: Vocabulary) -> None:
 
 
 def save(model, folder: Path, vocabulary: Vocabulary | None = None) -> None:
-    """What `GPT.save_pretrained` does; with a vocabulary, also `tokenizer.json`, and for characters what makes
-    transformers use it as it is instead of as the word pieces of a GPT-2."""
+    """Implements `GPT.save_pretrained`. With a vocabulary, it also writes `tokenizer.json`; for characters, also
+    `tokenizer_config.json`, without which transformers would treat them as GPT-2's byte pairs."""
     config = model.config
     tied = model.lm_head.weight is model.transformer.wte.weight
     end = config.vocab_size - 1 if not isinstance(vocabulary, Characters) and config.vocab_size == 50257 else None

@@ -43,25 +43,26 @@ def log_to_stdout() -> None:
 
 
 def configure_cpu() -> None:
-    """Two settings that keep training steps on a CPU fast; call it before any tensor is computed, since the threads
-    that compute take the first over when they start.
+    """Two settings that make training steps on a CPU faster. Call it before any tensor is computed, since worker
+    threads copy the first setting when they start.
 
-    Numbers below 1e-38, as in the moments of Adam, are worked on in microcode, so they are flushed to zero. And glibc
-    hands the memory of freed activations back to the system, which must then clear fresh pages in every step, so it is
-    told to keep them.
+    - Numbers below 1e-38 (denormals) become zero: processors are slow with them, and they occur in Adam's
+      moments.
+    - glibc keeps freed memory: otherwise it returns the memory of activations to the system, which has to clear it
+      again in every step.
     """
     torch.set_flush_denormal(True)
     if platform.libc_ver()[0] == "glibc":
         M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
         libc = ctypes.CDLL(None)
         if not libc.mallopt(M_MMAP_THRESHOLD, 1 << 30):
-            libc.mallopt(M_MMAP_THRESHOLD, 1 << 25)  # the most that glibc takes before 2.35
+            libc.mallopt(M_MMAP_THRESHOLD, 1 << 25)  # the maximum before glibc 2.35
         for parameter, value in ((M_TRIM_THRESHOLD, (1 << 31) - 1), (M_TOP_PAD, 1 << 28)):
             libc.mallopt(parameter, value)
 
 
 def silence_lightning() -> None:
-    """Leave out Lightning's notes on hardware that is not there and its advice that does not hold here."""
+    """Hide Lightning's notes on unused hardware and the advice that does not apply here."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     for advice in (
         ".*LeafSpec.*",
@@ -92,15 +93,15 @@ def seed_everything(seed: int) -> None:
 
 
 def read_text_of_run(settings: argparse.Namespace) -> str:
-    """The whole text, training and validation part.
+    """The whole text, for training and validation.
 
     Raises:
-        InputError: it cannot be had, or is not the text of the resumed run.
+        InputError: it cannot be read or downloaded, or is not the text of the resumed run.
     """
     text = load_text(settings.txt_file, Path(settings.data_dir))
     if settings.saved and sha256(text) != settings.saved["text_sha256"]:
-        raise InputError(f"{settings.txt_file} is another text than the run to resume was started with: give the path "
-                         "of that one to --txt_file, or start a new run without --resume")  # fmt: skip
+        raise InputError(f"{settings.txt_file} is not the text that the run to resume was started with: give the "
+                         "path of that text to --txt_file, or start a new run without --resume")  # fmt: skip
     return text
 
 
@@ -116,7 +117,7 @@ def make_vocabulary(settings: argparse.Namespace, text: str) -> Vocabulary:
 
 
 def pretrained_place(settings: argparse.Namespace) -> str | Path:
-    """A published name, or the path of a directory."""
+    """Where the pretrained model is: a published name, or the path of a folder."""
     return settings.model_type if settings.use_pretrained == "hub" else Path(settings.use_pretrained)
 
 
@@ -124,7 +125,7 @@ def make_model(settings: argparse.Namespace, vocabulary: Vocabulary) -> GPT:
     """The model of the resumed run, a pretrained one, or a new one, in training mode.
 
     Raises:
-        InputError: the weights cannot be had, or do not fit the flags.
+        InputError: the weights cannot be found, downloaded or read, or do not fit the flags.
     """
     if settings.saved:
         return model_of(settings.saved, settings.checkpoint).train()
@@ -148,7 +149,7 @@ def make_datasets(settings: argparse.Namespace, vocabulary: Vocabulary, text: st
 
     Args:
         settings: the run's settings.
-        vocabulary: what the tokens are.
+        vocabulary: maps text to tokens.
         text: the whole text.
 
     Raises:
@@ -169,8 +170,8 @@ def join_processes(settings: argparse.Namespace) -> Processes:
     """The processes of the training.
 
     Raises:
-        InputError: the flags ask for more devices than there are, for a GPU where there is none, or for other processes
-            than there are.
+        InputError: the flags ask for more devices than there are, or for a GPU where there is none, or contradict the
+            processes that torchrun or srun started.
     """
     if settings.accelerator == "gpu" and not gpu_backend("gpu"):
         if "accelerator" in settings.given:
@@ -179,7 +180,7 @@ def join_processes(settings: argparse.Namespace) -> Processes:
                          "--accelerator cpu to continue it on the CPU")  # fmt: skip
     available = num_gpus(settings) or os.cpu_count()
     if settings.devices != "auto" and int(settings.devices) > available:
-        raise InputError(f"--devices is {settings.devices}, but this machine has {available}: give at most so many")
+        raise InputError(f"--devices is {settings.devices}, but this machine has {available}: give at most that many")
     return find_processes(count_devices(settings.devices, num_gpus(settings)), settings.num_nodes)
 
 
@@ -191,18 +192,18 @@ def num_gpus(settings: argparse.Namespace) -> int:
 def make_trainer(
     settings: argparse.Namespace, num_windows: int, text: str, processes: Processes | None = None
 ) -> tuple[pl.Trainer, RunRecord]:
-    """The trainer, whose epochs are the rounds between two validations, and the callback that keeps the run's record.
-    Both write into one run directory.
+    """The trainer and the callback that keeps the run's record; both write into the same run directory. Each of the
+    trainer's epochs is a round: the steps up to the next validation.
 
     Args:
         settings: the run's settings.
         num_windows: windows of the training set.
         text: the whole text.
-        processes: those of the training; None: as the settings say.
+        processes: the processes of the training; None: found from the settings.
 
     Raises:
-        InputError: the devices, the strategy or the number format are not available on this machine, or the run has
-            all its steps already.
+        InputError: the devices, the strategy or the number format are not available on this machine, or the run
+            already has all its steps.
     """
     processes = processes or join_processes(settings)
     num_devices = processes.world_size()
@@ -250,10 +251,10 @@ def make_trainer(
 
 
 def steps_and_rounds_done(settings: argparse.Namespace, num_steps: int) -> tuple[int, int]:
-    """Steps and rounds that the resumed run has; zeros for a new run.
+    """Steps and rounds that the resumed run has completed; zeros for a new run.
 
     Raises:
-        InputError: the run has all its steps, or the warm-up takes all the steps of a new one.
+        InputError: the run already has all its steps, or the warm-up of a new run is not shorter than its training.
     """
     if settings.saved is None:
         if settings.warmup_steps >= num_steps:
@@ -286,19 +287,19 @@ def resumable(trainer: pl.Trainer, settings: argparse.Namespace):
 
 
 def planned_steps(config: argparse.Namespace, num_windows: int, world_size: int) -> int:
-    """Steps of the whole training: `num_epochs` passes, or `max_steps` where that is less."""
+    """Steps of the whole training: `num_epochs` passes over the text, or `max_steps` if that is less."""
     steps = config.num_epochs * steps_per_epoch(num_windows, config.train_batch_size * world_size)
     return min(steps, config.max_steps or steps)
 
 
 def rate_at(step: int, num_steps: int, config: argparse.Namespace) -> float:
-    """Learning rate of a step, as a multiple of `learning_rate`: it rises linearly over `warmup_steps`, and then stays,
-    or falls along half a cosine to `min_learning_rate` (Loshchilov and Hutter, 2017).
+    """Learning rate of a step, as a multiple of `learning_rate`. It rises linearly over `warmup_steps`; then it is
+    constant, or falls along half a cosine to `min_learning_rate` (Loshchilov and Hutter, 2017).
 
     Args:
-        step: 0 for the first.
-        num_steps: of the whole training.
-        config: the flags.
+        step: number of the step, from 0.
+        num_steps: steps of the whole training.
+        config: the run's flags.
     """
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
@@ -322,5 +323,5 @@ def write_results(settings: argparse.Namespace, trainer: pl.Trainer, record: Run
     write_summary(folder, settings, trainer, record, results)
     board.flush()
     best = min(record.rows, key=lambda row: row["val_loss"])
-    log.info("best validation: %.4f nats, %.3f bits per character at step %d; texts and numbers are in %s",
+    log.info("best validation: %.4f nats, %.3f bits per character at step %d; sample texts and results are in %s",
              best["val_loss"], best["val_bpc"], best["step"], folder)  # fmt: skip

@@ -19,7 +19,7 @@ class Characters:
     """Every character is a token, numbered in sorted order.
 
     Args:
-        characters: the vocabulary, sorted and each once.
+        characters: the vocabulary, sorted and without repetition.
     """
 
     def __init__(self, characters: str):
@@ -29,19 +29,19 @@ class Characters:
 
     @classmethod
     def of(cls, text: str) -> Characters:
-        """The characters of a text."""
+        """The vocabulary of all characters of a text."""
         return cls("".join(sorted(set(text))))
 
     @property
     def beginning(self) -> str:
-        """What an empty prompt stands for: a line break where the vocabulary has one."""
+        """Replaces an empty prompt: a line break if the vocabulary has one, else its first character."""
         return "\n" if "\n" in self.string_to_index else self.characters[0]
 
     def encode(self, text: str) -> list[int]:
         """Tokens of a text.
 
         Raises:
-            InputError: it has a character that the vocabulary lacks, which the message names, or is no Unicode text.
+            InputError: a character is not in the vocabulary (the message names it), or the text is not valid Unicode.
         """
         _check_unicode(text)
         try:
@@ -64,15 +64,16 @@ class Characters:
         return tokenizer.to_str()
 
     def state(self) -> dict[str, str]:
-        """What `from_state` needs to make this vocabulary again."""
+        """The content of a checkpoint from which `from_state` restores this vocabulary."""
         return {"characters": self.characters}
 
 
 class BytePairs:
-    """GPT-2's vocabulary (Radford et al., 2019): pieces of words, made of bytes, so that every text has tokens.
+    """GPT-2's vocabulary (Radford et al., 2019): tokens are sequences of bytes, mostly pieces of words, so that every
+    text can be encoded.
 
     Args:
-        tokenizer: of the library tokenizers.
+        tokenizer: a `Tokenizer` of the library tokenizers.
     """
 
     beginning = END_OF_TEXT
@@ -85,20 +86,20 @@ class BytePairs:
         """Tokens of a text; `<|endoftext|>` in it is one token.
 
         Raises:
-            InputError: it is no Unicode text.
+            InputError: the text is not valid Unicode.
         """
         _check_unicode(text)
         return self.tokenizer.encode(text).ids
 
     def decode(self, tokens: list[int]) -> str:
-        """Text of tokens; bytes that make no character become U+FFFD."""
+        """Text of tokens; bytes that are not valid UTF-8 become U+FFFD."""
         return self.tokenizer.decode(tokens, skip_special_tokens=False)
 
     def to_json(self) -> str:
         return self.tokenizer.to_str()
 
     def state(self) -> dict[str, str]:
-        """What `from_state` needs to make this vocabulary again."""
+        """The content of a checkpoint from which `from_state` restores this vocabulary."""
         return {"tokenizer_json": self.to_json()}
 
 
@@ -106,7 +107,7 @@ Vocabulary = Characters | BytePairs
 
 
 def _check_unicode(text: str) -> None:
-    """Raises InputError for the lone surrogates that Python makes of a command line's bytes that are not UTF-8."""
+    """Raises InputError for lone surrogates, into which Python turns bytes of the command line that are not UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -32,23 +32,29 @@ class Parser(argparse.ArgumentParser):
 
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("folders", nargs="*", type=Path, metavar="DIR", help="folder of a solution")
+    parser.add_argument(
+        "folders", nargs="*", type=Path, metavar="DIR", help="folder of a solution, which holds part1, part2, part3"
+    )
     for part in PARTS:
-        parser.add_argument(f"--{part}", type=Path, metavar="DIR", help=f"the folder of {part}, whatever its name")
-    parser.add_argument("--edition", choices=EDITIONS, help="year of the template; recognised where not given")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="criteria side by side (%(default)s)")
-    parser.add_argument("--timeout", type=float, default=60, help="seconds for one criterion (%(default)s)")
-    parser.add_argument("--memory", type=float, default=4, help="GiB of memory for one criterion (%(default)s)")
-    parser.add_argument("--only", action="append", metavar="WORD", help="run the criteria with WORD in their name only")
-    parser.add_argument("--criteria", type=Path, metavar="DIR", help="judge by the part[123]_*.py in DIR instead")
+        parser.add_argument(f"--{part}", type=Path, metavar="DIR", help=f"folder of {part}, if it has another name")
+    parser.add_argument(
+        "--edition", choices=EDITIONS, help="year of the course's template; recognised from the code if not given"
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="number of criteria to run at the same time (%(default)s)"
+    )
+    parser.add_argument("--timeout", type=float, default=60, help="time limit of a criterion in seconds (%(default)s)")
+    parser.add_argument("--memory", type=float, default=4, help="memory limit of a criterion in GiB (%(default)s)")
+    parser.add_argument("--only", action="append", metavar="WORD", help="run only the criteria with WORD in their name")
+    parser.add_argument("--criteria", type=Path, metavar="DIR", help="take the criteria from part[123]_*.py in DIR")
     parser.add_argument("--list", action="store_true", help="print all criteria with their points, and grade nothing")
     parser.add_argument("--verbose", action="store_true", help="show all reasons, and what the code prints and raises")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all results as JSON")
-    parser.add_argument("--junit", type=Path, metavar="FILE", help="write them as JUnit's XML")
+    parser.add_argument("--junit", type=Path, metavar="FILE", help="write all results in JUnit's XML format")
     parser.add_argument(
-        "--gradescope", type=Path, metavar="FILE", help="write Gradescope's results.json of one solution"
+        "--gradescope", type=Path, metavar="FILE", help="write the results of one solution as Gradescope's results.json"
     )
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write one page with all solutions")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write all results as an HTML page")
     return parser
 
 

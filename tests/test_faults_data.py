@@ -380,5 +380,5 @@ def test_a_truncated_text_or_a_directory_in_its_place(part3, plays, tmp_path):
     path.parent.mkdir()
     for content in (plays[:-1], b"", b"<html>"):
         path.write_bytes(content)
-        with pytest.raises(part3.inputs.InputError, match="is not the text"):
+        with pytest.raises(part3.inputs.InputError, match="is not tiny_shakespeare"):
             part3.dataset.tiny_shakespeare(path)

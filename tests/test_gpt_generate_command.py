@@ -185,7 +185,7 @@ def test_an_unknown_character_is_named_before_anything_is_generated(trained, fai
 
 @pytest.mark.parametrize("run", ["newest", "version_7", "/nowhere/at/all"])
 def test_no_such_run(fails, tmp_path, run):
-    assert "name a run's folder" in fails("--log_dir", str(tmp_path), "--checkpoint", run)
+    assert "name a run directory" in fails("--log_dir", str(tmp_path), "--checkpoint", run)
 
 
 @pytest.mark.parametrize("content", [{"weights": torch.zeros(3)}, torch.zeros(3), [1, 2], {"state_dict": {}}])
@@ -255,4 +255,4 @@ def test_either_a_published_model_or_a_checkpoint(fails, trained):
 def test_an_interrupted_checkpoint_folder(fails, trained, tmp_path):
     """A run that was stopped before its first checkpoint."""
     shutil.copytree(trained, tmp_path / "version_0", ignore=shutil.ignore_patterns("checkpoints"))
-    assert "name a run's folder" in fails("--checkpoint", str(tmp_path / "version_0"))
+    assert "name a run directory" in fails("--checkpoint", str(tmp_path / "version_0"))

@@ -215,7 +215,7 @@ def test_export_without_a_run(part3, tmp_path, capsys, run):
     argv = ["--checkpoint", run, "--log_dir", str(tmp_path), "--output_dir", str(tmp_path / "exported")]
     assert part3.export.main(argv) == 2
     error = capsys.readouterr().err
-    assert error.startswith("export.py: error: ") and "name a run's folder" in error and error.count("\n") == 1
+    assert error.startswith("export.py: error: ") and "name a run directory" in error and error.count("\n") == 1
     assert not (tmp_path / "exported").exists()
 
 

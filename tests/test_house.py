@@ -306,7 +306,7 @@ def test_numbers_of_a_readme_are_those_of_the_results(repository, readme):
         assert float(text.replace(",", "")) == round(value, decimals), f"{file} {key}: {value}"
 
 
-@pytest.mark.parametrize("readme", READMES)
+@pytest.mark.parametrize("readme", [*READMES, "tests/FAULTS.md"])
 def test_paths_in_a_readme_exist(repository, readme):
     text = (repository / readme).read_text()
     folder = (repository / readme).parent
@@ -328,3 +328,12 @@ def test_the_files_that_a_part_lists_are_its_files(repository, part):
         name for row in text.splitlines() if row.startswith("|") for name in re.findall(r"`(\w+\.py)`", cells(row)[0])
     }
     assert listed == {file.name for file in (repository / part).glob("*.py")}
+
+
+def test_the_tests_that_the_page_of_faults_names_exist(repository):
+    """Rows name a file and parts of the names of tests in it: `test_faults_x.py`: `one`, `another`*."""
+    tests = "".join(file.read_text() for file in (repository / "tests").glob("test_*.py"))
+    rows = [cells(line) for line in (repository / "tests" / "FAULTS.md").read_text().splitlines() if "test_" in line]
+    names = [name for *_, cell in rows if cell.startswith("`test_") for name in re.findall(r"`(\w+)\*?`", cell)]
+    assert len(names) > 50
+    assert [name for name in names if not re.search(rf"def test_\w*{name}", tests)] == []

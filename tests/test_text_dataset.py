@@ -152,7 +152,7 @@ def test_tiny_shakespeare_is_taken_from_the_data_folder(part3, tiny_shakespeare_
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "cannot read .*t.txt .No such file"), (b"", "t.txt is empty"), (b"\xff\xfe\x00", "is no text in UTF-8")],
+    [(None, "cannot read .*t.txt .No such file"), (b"", "t.txt is empty"), (b"\xff\xfe\x00", "is not a text in UTF-8")],
 )
 def test_a_file_that_is_no_text(part3, tmp_path, content, message):
     if content is not None:
@@ -197,12 +197,12 @@ def test_tiny_shakespeare_is_downloaded_and_verified(part3, tmp_path, tiny_shake
 
 def test_another_text_is_not_taken_for_tiny_shakespeare(part3, tmp_path):
     path = tmp_path / "text" / "tiny_shakespeare.txt"
-    with Server(b"something else") as url, pytest.raises(part3.inputs.InputError, match="is not the text"):
+    with Server(b"something else") as url, pytest.raises(part3.inputs.InputError, match="is not tiny_shakespeare"):
         part3.dataset.tiny_shakespeare(path, url)
     assert not path.exists()
     path.parent.mkdir(parents=True)
     path.write_text("something else")
-    with pytest.raises(part3.inputs.InputError, match="is not the text that goes by this name: remove it"):
+    with pytest.raises(part3.inputs.InputError, match="is not tiny_shakespeare, its checksum differs: remove it"):
         part3.dataset.tiny_shakespeare(path)
 
 

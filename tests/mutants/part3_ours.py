@@ -14,7 +14,7 @@ RETURN = "return idx.clone() if idx.size(1) == start else idx"
 FINISHED = "finished = torch.zeros(len(idx), dtype=torch.bool, device=idx.device)"
 LOOP = "for _ in range(max_new_tokens):"
 GREEDY = "if not do_sample or temperature == 0:"
-DIVIDED = "(logits - logits.amax(dim=-1, keepdim=True)) / temperature"
+DIVIDED = "(logits - highest) / temperature"
 K = "k = min(top_k or logits.size(-1), logits.size(-1))"
 PROBS = "probs = logits.softmax(dim=-1)"
 DRAW = "drawn = torch.multinomial(probs, num_samples=1, generator=generator)"
@@ -70,12 +70,12 @@ OURS = {
     "top_k_shared_across_the_batch": _sampling(
         (PROBS, PROBS + "\n    tokens = tokens if tokens is None else tokens[:1].expand_as(tokens)")
     ),
-    "top_p_inverted": _sampling(("better < top_p", "better >= top_p")),
-    "top_p_ignored": _sampling(("better < top_p", "better < 1")),
+    "top_p_inverted": _sampling(("better < max(top_p,", "better >= max(top_p,")),
+    "top_p_ignored": _sampling(("better < max(top_p, limits.tiny)", "better < 1")),
     "argmax_and_multinomial_exchanged": _sampling((GREEDY, "if do_sample:")),
     "always_greedy": _sampling((GREEDY, "if True:")),
     "always_drawn": _sampling((GREEDY, "if temperature == 0:")),
-    "least_probable_token": _sampling(("return logits.argmax(dim=-1)", "return logits.argmin(dim=-1)")),
+    "least_probable_token": _sampling(("tokens = logits.argmax(dim=-1)", "tokens = logits.argmin(dim=-1)")),
     "drawn_uniformly": _sampling((DRAW, DRAW.replace("(probs,", "((probs > 0).float(),"))),
     "logits_of_the_first_position": _gpt((LAST, LAST.replace("-1", "0"))),
     "logits_of_the_second_last_position": _gpt((LAST, LAST.replace("-1", "max(x.size(1) - 2, 0)"))),
