@@ -68,7 +68,7 @@ def refused(part3, capsys, argv: list[str]) -> str:
         (["--learning_rate", "nan"], "--learning_rate must be a positive number, not nan"),
         (["--betas", "0.9", "1"], "--betas must be two numbers of at least 0 and below 1"),
         (["--min_learning_rate", "1"], "--min_learning_rate 1.0 must not be above --learning_rate 0.0005"),
-        (["--min_learning_rate", "1e-5"], "and --lr_schedule is constant: leave it out, or give --lr_schedule cosine"),
+        (["--min_learning_rate", "1e-5"], "but --lr_schedule is constant: leave it out, or give --lr_schedule cosine"),
         (["--warmup_steps", "9", "--max_steps", "9"], "--warmup_steps 9 must be below the 9 steps of"),
         (["--accelerator", "abacus"], "invalid choice: 'abacus'"),
         (["--clip_grad_norm", "-1"], "--clip_grad_norm must be a number of at least 0, not -1.0"),
