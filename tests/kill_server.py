@@ -56,8 +56,11 @@ class KillServer:
         return code, trace.read_text().splitlines(), trace.with_suffix(".out").read_text()
 
     def close(self) -> None:
-        self._process.stdin.close()
+        """End the server. Loader workers of other tests may hold a copy of its stdin, which would then never end."""
+        self._process.kill()
         self._process.wait()
+        self._process.stdin.close()
+        self._process.stdout.close()
 
 
 def serve() -> None:
