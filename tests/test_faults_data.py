@@ -328,12 +328,6 @@ def test_a_wrong_certificate_is_named(part1, tmp_path, monkeypatch):
             part1.download.fetch(server.url.replace("http:", "https:"))
 
 
-def test_the_files_of_the_parts_are_the_same(repository):
-    for name, parts in (("download.py", ("part2", "part3")), ("mnist_files.py", ("part2",))):
-        for part in parts:
-            assert (repository / part / name).read_bytes() == (repository / "part1" / name).read_bytes()
-
-
 # ------------------------------------------------------------------------------------------------------ part 3's text
 
 

@@ -21,16 +21,6 @@ from run_bench import FLAGS, LAST, PARTS, RUNS
 from runs import assert_equal, points_of
 from soak_record import SEED
 
-SHARED = ("cli.py", "event_files.py", "gpu.py", "processes.py", "run_files.py")
-
-
-def test_what_all_parts_need_is_the_same_file(repository):
-    for name in SHARED:
-        first, *others = (repository / part / name for part in PARTS)
-        assert all(first.read_bytes() == other.read_bytes() for other in others), name
-    files = [repository / part / "lightning_files.py" for part in ("part1", "part3")]
-    assert files[0].read_bytes() == files[1].read_bytes()
-
 
 @pytest.fixture
 def run_files(part1):

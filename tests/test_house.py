@@ -94,6 +94,16 @@ def test_ruff_knows_the_repository_s_own_modules(repository):
     assert set(settings["tool"]["ruff"]["src"]) == folders | {"part1", "part2", "part3", "report"}
 
 
+def test_what_several_parts_need_is_the_same_file(repository):
+    """The parts import nothing of one another, so that each has a copy."""
+    everywhere = ("cli.py", "download.py", "event_files.py", "gpu.py", "processes.py", "run_files.py")
+    shared = dict.fromkeys(everywhere, ("part1", "part2", "part3"))
+    shared |= {"mnist_files.py": ("part1", "part2"), "lightning_files.py": ("part1", "part3")}
+    for name, parts in shared.items():
+        first, *others = (repository / part / name for part in parts)
+        assert all(first.read_bytes() == other.read_bytes() for other in others), name
+
+
 def test_no_part_imports_torch_distributions(repository):
     """The assignment forbids it."""
     for file in repository.glob("part*/*.py"):
