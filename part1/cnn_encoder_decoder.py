@@ -1,25 +1,9 @@
 """The two networks of the VAE: a convolutional encoder, and a decoder that mirrors it."""
 
-import math
-
 import torch
 from torch import Tensor, nn
 
 LARGEST_VALUE = 15  # of a pixel with 4 bits
-
-
-def init_transposed_convolutions(network: nn.Module) -> None:
-    """Give transposed convolutions weights of variance 1 / (3 fan_in), as all other layers have, and zero biases.
-
-    An output of a transposed convolution depends on fan_in = C_in * k^2 / stride^2 inputs. PyTorch instead takes
-    C_out * k^2, so that the variance of these weights is up to four times too small here; then the latent vector has
-    little influence on the pixels, and the first epochs are needed to enlarge the weights.
-    """
-    for layer in network.modules():
-        if isinstance(layer, nn.ConvTranspose2d):  # weight: (C_in, C_out, k, k)
-            fan_in = layer.weight[:, 0].numel() / math.prod(layer.stride)
-            nn.init.normal_(layer.weight, std=math.sqrt(1 / (3 * fan_in)))
-            nn.init.zeros_(layer.bias)
 
 
 class CNNEncoder(nn.Module):
@@ -89,7 +73,6 @@ class CNNDecoder(nn.Module):
                 c, num_input_channels, kernel_size=3, padding=1, stride=2, output_padding=1
             ),  # 14x14 -> 28x28
         )
-        init_transposed_convolutions(self.net)
 
     def forward(self, z: Tensor) -> Tensor:
         """
