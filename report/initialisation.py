@@ -1,7 +1,8 @@
 """How autoencoders begin with the bias of the decoder's last layer at MNIST's mean grey value, and at PyTorch's default
 (question 2.4).
 
-Trains with several seeds for a few steps each, and writes how many end in black images into
+Trains with several seeds for a few steps each, counts those that end in black images, and trains the first of these
+(λ = 1, PyTorch's bias) for some epochs to see whether they recover. All goes into
 `report/results/initialisation.json`: `python report/initialisation.py --data_dir DATA`
 """
 
@@ -72,6 +73,18 @@ def begin(flags: argparse.Namespace, seed: int, default_bias: bool, batches, ima
     }
 
 
+def is_black(row: dict, recon_loss_of_black: float) -> bool:
+    """Whether a training with λ = 1 and PyTorch's bias ended in images that are nearly black."""
+    return row["lambda"] == 1 and row["default_bias"] and row["recon_loss"] > 0.95 * recon_loss_of_black
+
+
+def epochs(loader, number: int, seed: int):
+    """The batches of several epochs, in the order of the first one as the short training had it."""
+    for epoch in range(number):
+        loader.sampler.set_epoch(seed + epoch)
+        yield from loader
+
+
 def build_parser() -> argparse.ArgumentParser:
     from inputs import DATA_DIR, Parser
 
@@ -79,6 +92,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data_dir", default=DATA_DIR, help="folder with MNIST/raw")
     parser.add_argument("--steps", type=int, default=200, help="of each training")
     parser.add_argument("--seeds", type=int, default=8, help="trainings of each setting, with the seeds 0, 1, ...")
+    parser.add_argument("--follow", type=int, default=3, help="black trainings (λ = 1) to train for --epochs")
+    parser.add_argument("--epochs", type=int, default=5, help="of the trainings that --follow counts")
     parser.add_argument("--output_dir", default=str(REPOSITORY / "report" / "results"),
                         help="where initialisation.json goes")  # fmt: skip
     return parser
@@ -92,7 +107,7 @@ def compute(args) -> None:
     from mnist import mnist, mnist_test
     from run_folder import device_name, write_json
 
-    check_whole_numbers(args, {"steps": (1, 10**6), "seeds": (1, 1000)})
+    check_whole_numbers(args, {"steps": (1, 10**6), "seeds": (1, 1000), "follow": (0, 1000), "epochs": (1, 1000)})
     check_paths(args, ("data_dir", "output_dir"))
     output_dir = resolve_path(args.output_dir)
     started = time.perf_counter()
@@ -111,13 +126,25 @@ def compute(args) -> None:
             rows.append({"lambda": lambda_, "z_dim": z_dim, "default_bias": default_bias, "seed": seed, **found})
             print(f"λ {lambda_:g}, z_dim {z_dim}, {'default bias' if default_bias else 'mean grey'}, seed {seed}: "
                   f"reconstruction {found['recon_loss']:.3f}, {found['black']:.0%} black", flush=True)  # fmt: skip
+    recon_loss_of_black = (images + 1).square().mean().item()
+    flags.lambda_ = 1.0
+    later = []
+    for row in [row for row in rows if is_black(row, recon_loss_of_black)][: args.follow]:
+        flags.z_dim = row["z_dim"]
+        found = begin(flags, row["seed"], True, epochs(loader, args.epochs, row["seed"]), images)
+        later.append({**row, **found})
+        print(f"z_dim {row['z_dim']}, default bias, seed {row['seed']}, after {args.epochs} epochs: "
+              f"reconstruction {found['recon_loss']:.3f}, {found['black']:.0%} black", flush=True)  # fmt: skip
     result = {
         "rows": rows,
-        "recon_loss_of_black": (images + 1).square().mean().item(),
+        "later": later,
+        "epochs": args.epochs,
+        "recon_loss_of_black": recon_loss_of_black,
         "steps": args.steps,
         "seeds": args.seeds,
         "device": device_name(torch.device("cpu")),
-        "command": f"python report/initialisation.py --steps {args.steps} --seeds {args.seeds} --data_dir DATA",
+        "command": f"python report/initialisation.py --steps {args.steps} --seeds {args.seeds} --follow {args.follow} "
+        f"--epochs {args.epochs} --data_dir DATA",
         "seconds": round(time.perf_counter() - started, 1),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
