@@ -17,6 +17,8 @@ if __name__ == "__main__":
 import matplotlib
 import numpy as np
 from matplotlib import patheffects, ticker
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
@@ -58,7 +60,7 @@ def logarithmic(axes) -> None:
 def attention_cost() -> Figure:
     """Time and memory of attention against the length of the sequence (questions 3.1 and 3.2)."""
     rows = json.loads((REPORT / "results" / "attention_cost.json").read_text())["rows"]
-    figure = Figure(figsize=(WIDTH, 1.8), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.5), layout="constrained")
     for axes, key, label in zip(figure.subplots(1, 2), ("ms", "peak_mib"), ("time [ms]", "memory [MiB]"), strict=True):
         for way, name, colour in (("written_out", "written out", BLUE), ("fused", "fused", ORANGE)):
             points = [(row["length"], row[key]) for row in rows if row["way"] == way]
@@ -170,7 +172,8 @@ def code_clouds() -> Figure:
     grid = figure.subplots(1, len(panels), squeeze=False, width_ratios=widths)[0]
     for axes, (run, title, limit) in zip(grid, panels, strict=True):
         draw_codes(axes, runs[run], limit)
-        name_digits(axes, runs[run], limit)
+        if limit == NEAR:
+            name_digits(axes, runs[run], limit)
         axes.set(aspect="equal", xlim=(-limit, limit), ylim=(limit, -limit), title=title, xlabel="$z_1$")
     figure.axes[0].set_ylabel("$z_2$")
     marks = [Line2D([], [], linestyle="", marker="o", markersize=5, color=colour) for colour in DIGIT_COLOURS]
@@ -192,7 +195,7 @@ def draw_codes(axes, rows: list[dict], limit: float) -> None:
 
 def name_digits(axes, rows: list[dict], limit: float) -> None:
     """Each digit's number on one of its codes: where its own are densest and the others' rarest, away from the edge and
-    from the numbers that already stand there; none where there is no such place."""
+    from the numbers that already stand there; none where there is no such place, or less than a tenth of its codes."""
     outline = [patheffects.withStroke(linewidth=2.5, foreground="white")]
     points = np.array([(row["z_1"], row["z_2"]) for row in rows])
     labels = np.array([row["label"] for row in rows])
@@ -201,7 +204,7 @@ def name_digits(axes, rows: list[dict], limit: float) -> None:
         own = points[(labels == digit) & (np.abs(points).max(axis=1) < 0.95 * limit)]
         near = np.linalg.norm(own[:, None] - points, axis=-1) < 0.1 * limit  # (own, all)
         free = [all(math.dist(point, other) > 0.13 * limit for other in placed) for point in own]
-        if any(free):
+        if any(free) and 10 * len(own) >= (labels == digit).sum():
             score = (near & (labels == digit)).sum(axis=1) - (near & (labels != digit)).sum(axis=1)
             place = own[np.where(free, score, -len(points)).argmax()]
             axes.annotate(str(digit), place, ha="center", va="center", weight="bold", color=colour,
@@ -210,11 +213,12 @@ def name_digits(axes, rows: list[dict], limit: float) -> None:
 
 
 def aae_losses() -> Figure:
-    """The game of all autoencoders over the epochs."""
-    runs = {run: results_of(run, "metrics.csv") for run in AUTOENCODERS}
+    """The game of the autoencoders of questions 2.4 and 2.5 over the epochs."""
+    colours = {"ae_z8": ORANGE, "aae_z8": BLUE}
+    runs = {run: results_of(run, "metrics.csv") for run in colours}
     panels = {
         "reconstruction, training [MSE]": "train_recon_loss", "reconstruction, test [MSE]": "test_recon_loss",
-        "generator's loss, aae alone [nats]": "train_gen_loss", "discriminator's loss [nats]": "train_disc_loss",
+        "generator's loss, aae_z8 [nats]": "train_gen_loss", "discriminator's loss [nats]": "train_disc_loss",
         "discriminator's accuracy": "train_accuracy", "codes to prior, KS distance": "test_ks_mean",
     }  # fmt: skip
     undecided = {"train_gen_loss": math.log(2), "train_disc_loss": math.log(2), "train_accuracy": 0.5}
@@ -224,7 +228,7 @@ def aae_losses() -> Figure:
         for run, rows in runs.items():
             if name == "train_gen_loss" and run.startswith("ae_"):
                 continue  # takes no part in their training, and reaches 60 nats, which would hide the others
-            axes.plot([row["epoch"] for row in rows], [row[name] for row in rows], color=AUTOENCODERS[run],
+            axes.plot([row["epoch"] for row in rows], [row[name] for row in rows], color=colours[run],
                       linewidth=1, label=run)  # fmt: skip
         if name in undecided:
             axes.axhline(undecided[name], color="black", linestyle=":", linewidth=1)
@@ -292,15 +296,17 @@ def attention() -> Figure:
     names = [{" ": "␣", "\n": "⏎"}.get(character, character) for character in found["characters"]]
     figure = Figure(figsize=(WIDTH, 2.35), layout="constrained")
     panels = figure.subplots(1, len(found["heads"]), sharey=True, squeeze=False)[0]
+    colours = ScalarMappable(Normalize(0, 1), "Blues")
     for axes, head in zip(panels, found["heads"], strict=True):
-        weights = [[w if j <= i else math.nan for j, w in enumerate(row)] for i, row in enumerate(head["weights"])]
-        image = axes.imshow(weights, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+        pixels = colours.to_rgba(np.array(head["weights"]))
+        pixels[np.triu_indices(len(names), k=1)] = 1  # white: what no position can see
+        axes.imshow(pixels, interpolation="nearest")
         axes.set_xticks(range(len(names)), names, fontsize=6.5, family="monospace")
-        axes.set_yticks(range(len(names)), names, fontsize=6.5, family="monospace")
+        axes.set_yticks(range(len(names)), names, fontsize=5.5, family="monospace")
         axes.tick_params(length=0, pad=1.5)
         axes.set(title=f"layer {found['layer'] + 1}, head {head['head'] + 1}", xlabel="key")
     panels[0].set_ylabel("query")
-    figure.colorbar(image, ax=panels, label="weight", shrink=0.8)
+    figure.colorbar(colours, ax=panels, label="weight", shrink=0.8)
     return figure
 
 
