@@ -118,7 +118,7 @@ def manifold(*runs: str) -> Figure:
     where there are several runs to compare."""
     files = {"vae": "vae_manifold.png", "ae": "manifold.png", "aae": "manifold.png"}
     paths = {run: REPORT / "results" / run / files[run.split("_")[0]] for run in runs}
-    size = WIDTH / 2 if len(runs) > 1 else 3.55
+    size = WIDTH / 2 if len(runs) > 1 else 3.3
     figure = Figure(figsize=(size * len(runs), size), layout="constrained")
     places = [f"{percent}%\n({NormalDist().inv_cdf(percent / 100):.2f})" for percent in PERCENTILES]
     for axes, (run, path) in zip(figure.subplots(1, len(runs), squeeze=False)[0], paths.items(), strict=True):
