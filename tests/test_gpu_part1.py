@@ -85,7 +85,7 @@ def test_data_are_kept_on_the_gpu_or_pinned(part1, monkeypatch, flags, pinned, m
 def test_a_data_set_moves_if_it_takes_a_quarter_of_the_memory(part1, monkeypatch, device, workers, free, moved):
     moves = []
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 1000))
-    data = Namespace(nbytes=100, to=moves.append)
+    data = Namespace(nbytes=100, device=torch.device("cpu"), to=moves.append)
     assert part1.gpu.keep_on_gpu(data, torch.device(device), workers) is moved
     assert moves == [torch.device("cuda")] * moved
 
@@ -97,7 +97,7 @@ def test_speed_or_reproducibility(part1, monkeypatch, deterministic):
     before = [getattr(owner, name) for owner, name in names]
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")  # the user's own stays
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda mode, warn_only: asked.append(mode))
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", asked.append)
     try:
         part1.gpu.configure_gpu(deterministic)
         found = [getattr(owner, name) for owner, name in names]

@@ -139,7 +139,7 @@ def test_the_average_of_the_weights_is_kept_where_they_are(
     monkeypatch.setattr("pytorch_lightning.Trainer", lambda **kwargs: given.update(kwargs))
     flags = Namespace(ema=0.5, accelerator=accelerator, log_dir=tmp_path)
     part1.training_run.make_trainer(part1.inputs.resolve_settings(flags, None))
-    (average,) = (callback for callback in given["callbacks"] if type(callback).__name__ == "EMAWeightAveraging")
+    (average,) = (callback for callback in given["callbacks"] if type(callback).__name__ == "MovingAverage")
     assert (average._device and average._device.type) == device
 
 
