@@ -38,7 +38,7 @@ def test_batches_are_pinned_only_where_that_is_asked_for(request, name, monkeypa
     assert not digits()[0].pin_memory and digits(pin_memory=True)[0].pin_memory
 
 
-@pytest.mark.parametrize("name", ["part1", "part3"])
+@pytest.mark.parametrize("name", ["part1", "part2", "part3"])
 def test_a_compiled_run_is_continued_compiled(request, name):
     """Unless it is said otherwise; an interpreted run has other last bits."""
     inputs = request.getfixturevalue(name).inputs
