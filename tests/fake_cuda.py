@@ -23,6 +23,8 @@ def fake_cuda():
         patch.setattr(torch.Tensor, "numpy", lambda self: np.full(self.shape, 0.5))
         patch.setattr(FakeTensor, "tolist", lambda self: np.zeros(self.shape, int).tolist())
         patch.setattr(torch.Tensor, "__bool__", lambda self: False)
+        # A copy by way of the memory, of which fake tensors have none, corrupts that of others.
+        patch.setattr(torch.Tensor, "__deepcopy__", lambda self, memo: self.detach().clone())
         yield
 
 
