@@ -11,13 +11,14 @@ def configure_gpu(deterministic: bool) -> None:
 
     By default cuDNN tries out which algorithms are fastest, and matrix products and convolutions round their factors to
     the 10 bits of TF32; sums stay in float32. `--deterministic` takes algorithms with the same result in each run,
-    and full float32.
+    and full float32; an operation without one raises a RuntimeError.
     """
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = deterministic, not deterministic
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = not deterministic
     if torch.cuda.is_available():
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic products; read at the first one
-        torch.use_deterministic_algorithms(deterministic, warn_only=True)
+        # Not warn_only=True, with which fused attention would keep its fast algorithm after a warning.
+        torch.use_deterministic_algorithms(deterministic)
 
 
 def keep_on_gpu(dataset, device: torch.device, num_workers: int) -> bool:
@@ -27,13 +28,14 @@ def keep_on_gpu(dataset, device: torch.device, num_workers: int) -> bool:
     has no method `to`.
 
     Returns:
-        Whether it was moved.
+        Whether it is there.
     """
     if device.type != "cuda" or num_workers or not hasattr(dataset, "to"):
         return False
-    if dataset.nbytes > torch.cuda.mem_get_info(device)[0] / 4:
-        return False
-    dataset.to(device)
+    if dataset.device.type != "cuda":
+        if dataset.nbytes > torch.cuda.mem_get_info(device)[0] / 4:
+            return False
+        dataset.to(device)
     return True
 
 

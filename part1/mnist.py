@@ -51,6 +51,11 @@ class ImageDataset(Dataset):
         """Memory that the images and labels take, in bytes."""
         return self.images.nbytes + self.labels.nbytes
 
+    @property
+    def device(self) -> torch.device:
+        """Where the images and labels are."""
+        return self.images.device
+
     def to(self, device: torch.device) -> None:
         """Move images and labels to a device; batches are there, too, then."""
         self.images, self.labels = self.images.to(device), self.labels.to(device)
@@ -63,7 +68,7 @@ class ImageDataset(Dataset):
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         """A whole batch. DataLoader calls this method if a data set has it."""
-        return self[on_device(torch.as_tensor(indices), self.images.device)]
+        return self[on_device(torch.as_tensor(indices), self.device)]
 
 
 class EpochSampler(RandomSampler):

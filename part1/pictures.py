@@ -37,7 +37,7 @@ def reconstruction_grid(model, images: Tensor, labels: Tensor, rows: int = 3) ->
     chosen = torch.stack([images[labels == digit][:rows] for digit in range(10)], dim=1)  # (rows, 10, 1, H, W)
     codes, _ = model.encoder(chosen.flatten(end_dim=1).to(model.decoder.device))
     decoded = mean_intensity(model.decoder(codes)).cpu().view(chosen.shape)
-    pairs = torch.stack([chosen.float() / 15, decoded], dim=1)  # (rows, 2, 10, 1, H, W)
+    pairs = torch.stack([chosen.float().cpu() / 15, decoded], dim=1)  # (rows, 2, 10, 1, H, W)
     return make_grid(pairs.flatten(end_dim=2), nrow=10, pad_value=0.5)
 
 

@@ -26,8 +26,9 @@ from cli import CHILD_VARIABLE, WARNED, InputError, Stopped, complain, raise_if_
 TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 INTERACTIVE_STEPS = 0xFFFFFFF0  # SLURM's step numbers from here on are no `srun` of several tasks
 GRACE = 20  # seconds that the others have to end by themselves after one process has ended
-NO_MEMORY = ("not enough memory", "out of memory", "allocate memory", "alloc_cpu", "CUBLAS_STATUS_ALLOC_FAILED",
+NO_MEMORY = ("not enough memory", "out of memory", "allocate memory", "alloc_cpu", "STATUS_ALLOC_FAILED",
              "Storage size calculation overflowed")  # fmt: skip
+NO_COMPILER = ("InductorError", "BackendCompilerFailed", "InvalidCxxCompiler", "TritonMissing", "GPUTooOldForTriton")
 PEER_LOST = ("Connection closed by peer", "Connection reset by peer", "connectFullMesh", "Broken pipe", "wait timeout",
              "Socket Timeout", "remote process exited", "timed out")  # fmt: skip
 
@@ -275,8 +276,8 @@ class StopRequest:
 
 @contextlib.contextmanager
 def explained_failures(lower: str) -> Iterator[None]:
-    """Context in which a failure of the machine becomes an InputError: too little memory, a compiler that fails, a
-    process of the training that is gone.
+    """Context in which a failure of the machine becomes an InputError: too little memory, a compiler that fails, an
+    operation that is not deterministic, a process of the training that is gone.
 
     Args:
         lower: what a user should lower where the memory does not suffice.
@@ -288,7 +289,9 @@ def explained_failures(lower: str) -> Iterator[None]:
         reason = (text.strip().splitlines() or [type(error).__name__])[0][:300]
         if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(hint in text for hint in NO_MEMORY):
             raise InputError(f"the memory does not suffice ({reason}): lower {lower}") from error
-        if type(error).__name__ in ("InductorError", "BackendCompilerFailed", "InvalidCxxCompiler"):
+        if "use_deterministic_algorithms" in text:
+            raise InputError(f"--deterministic cannot be had here ({reason}): leave it out") from error
+        if type(error).__name__ in NO_COMPILER:
             raise InputError(f"--compile: PyTorch cannot compile the model here ({reason}): leave it out") from error
         if (state.rank is not None and torch.distributed.is_available() and torch.distributed.is_initialized()
                 and any(hint in text for hint in PEER_LOST)):  # fmt: skip

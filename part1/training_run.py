@@ -14,7 +14,6 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from pytorch_lightning.callbacks import EMAWeightAveraging
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch.utils.data import DataLoader
@@ -23,6 +22,7 @@ from callbacks import (
     BestAndLast,
     EpochBar,
     GenerateCallback,
+    MovingAverage,
     RunRecord,
     SeedEveryEpoch,
     StopAtNonFiniteLoss,
@@ -103,7 +103,7 @@ def make_loaders(settings: argparse.Namespace) -> Loaders:
         InputError: there are no data, or they cannot be read.
     """
     on_cuda = gpu_backend(settings.accelerator) == "cuda"
-    resident = on_cuda and settings.num_workers == 0 and str(settings.devices) == "1"
+    resident = on_cuda and not settings.num_workers and count_devices(settings.devices, num_gpus(settings)) == 1
     try:
         loaders = load_data(settings, pin_memory=on_cuda and not resident)
     except NoDataError as error:
@@ -141,8 +141,7 @@ def make_trainer(settings: argparse.Namespace, processes: Processes | None = Non
         StopWhenWarned(StopRequest()),
     ]
     if settings.ema:
-        # Lightning copies the weights before it moves them to the GPU, so it has to be told where the average belongs.
-        callbacks.insert(0, EMAWeightAveraging(decay=settings.ema, device=gpu_backend(settings.accelerator)))
+        callbacks.insert(0, MovingAverage(settings.ema, device=gpu_backend(settings.accelerator)))
     if bar:
         callbacks.append(EpochBar(record))
     try:
@@ -153,6 +152,7 @@ def make_trainer(settings: argparse.Namespace, processes: Processes | None = Non
             strategy=settings.strategy,
             precision=settings.precision,
             max_epochs=settings.epochs,
+            inference_mode=not settings.compile,  # CUDA graphs write into tensors that belong to no mode
             logger=RunLogger(Path(settings.log_dir, RUNS)),
             plugins=[AtomicCheckpointIO(), processes],
             default_root_dir=os.devnull,  # from another one, Lightning would load any hpc_ckpt_*.ckpt

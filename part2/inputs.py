@@ -96,6 +96,9 @@ def build_parser() -> argparse.ArgumentParser:
     machine.add_argument("--strategy", choices=STRATEGIES, default="auto",
                          help="auto: ddp if there are several devices, else a single process")  # fmt: skip
     machine.add_argument("--precision", choices=PRECISIONS, default="32-true", help="number format of the training")
+    machine.add_argument(
+        "--compile", action=argparse.BooleanOptionalAction, default=False, help="compile the model with torch.compile"
+    )
     machine.add_argument("--deterministic", action=argparse.BooleanOptionalAction, default=False,
                          help="on a GPU: the same results in each run, in full float32, but slower")  # fmt: skip
     return parser
@@ -170,7 +173,7 @@ def merge_resumed_flags(args: argparse.Namespace, flags: dict) -> argparse.Names
                 "leave the flag out, or start a new run without --resume"
             )
         values[name] = flags[name]
-    for name in ("epochs", "no_cuda", "precision", "devices", "num_nodes", "strategy", "deterministic"):
+    for name in ("epochs", "no_cuda", "precision", "devices", "num_nodes", "strategy", "compile", "deterministic"):
         if name not in args.given:
             values[name] = flags[name]
     if "data_dir" not in args.given and Path(flags["data_dir"]).is_dir():

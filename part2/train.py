@@ -29,7 +29,7 @@ from cli import raise_if_stopped, run_command
 from evaluation import evaluating
 from inputs import parse_args, resolve_settings
 from pictures import one_of_each_digit, reconstruction_grid, sample_grid, write_picture
-from processes import StopRequest, explained_failures
+from processes import StopRequest, check_compiler, explained_failures
 from run_folder import load_aae, resume_hint
 from run_record import RunRecord
 from training_run import (
@@ -168,6 +168,7 @@ def main(args: argparse.Namespace) -> dict:
     log_to_stdout()
     configure_cpu()
     settings = resolve_settings(args, read_checkpoint=lambda path: load_aae(path)[1])
+    check_compiler(settings)
     with explained_failures(lower="--batch_size or --z_dim"), StopRequest() as request:
         return _train(settings, request)
 

@@ -17,8 +17,9 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 import run_folder
+from compiled import CompiledAE
 from evaluation import distances_to_prior, encode, evaluating, kolmogorov_smirnov
-from gpu import configure_gpu, keep_on_gpu
+from gpu import compile_options, configure_gpu, keep_on_gpu
 from inputs import InputError, NoDataError, resolve_strategy
 from mnist import load_data
 from models import AdversarialAE
@@ -158,7 +159,11 @@ class TrainingState:
 
     def __init__(self, settings: argparse.Namespace, fabric: Fabric, writer):
         fabric.seed_everything(settings.seed, workers=False, verbose=False)
-        self.model = AdversarialAE(settings.z_dim, settings.encoder).to(memory_format=torch.channels_last)
+        if settings.compile:
+            model = CompiledAE(settings.z_dim, settings.encoder, **compile_options(fabric.device.type))
+        else:
+            model = AdversarialAE(settings.z_dim, settings.encoder)
+        self.model = model.to(memory_format=torch.channels_last)
         self.wrapped_model, self.optimizer_ae, self.optimizer_disc = fabric.setup(
             self.model, *make_optimizers(self.model, settings.ae_lr, settings.d_lr)
         )

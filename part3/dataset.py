@@ -83,6 +83,11 @@ class TextDataset(Dataset):
         """Memory that the tokens take, in bytes."""
         return self.data.nbytes
 
+    @property
+    def device(self) -> torch.device:
+        """Where the tokens are."""
+        return self.data.device
+
     def to(self, device: torch.device) -> None:
         """Move the tokens to a device; batches are then made there."""
         self.data = self.data.to(device)
@@ -100,7 +105,7 @@ class TextDataset(Dataset):
 
     def __getitems__(self, indices: list[int] | Tensor) -> tuple[Tensor, Tensor]:
         """A batch by one index operation: windows and targets, each long [B, block_size]."""
-        windows = self.windows[on_device(torch.as_tensor(indices), self.data.device)].long()
+        windows = self.windows[on_device(torch.as_tensor(indices), self.device)].long()
         return windows[:, :-1], windows[:, 1:]
 
 

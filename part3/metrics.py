@@ -17,18 +17,20 @@ class TokenMeans:
         self.reset()
 
     def reset(self) -> None:
-        self.sums, self.count = torch.zeros(2, dtype=torch.float64), 0
+        self.sums, self.count = None, 0
 
     def add(self, sums: Tensor, count: int) -> None:
         """Add a batch: its summed loss and number of correct predictions, [2], and its number of tokens."""
-        if sums.device.type == "mps":  # which has no float64
-            self.sums = self.sums.float()
-        self.sums = self.sums.to(sums.device) + sums
+        if self.sums is None:  # no zeros to begin with: their copy to the device would wait for it
+            self.sums = sums.float() if sums.device.type == "mps" else sums.double()  # Apple's GPUs have no float64
+        else:
+            self.sums = self.sums + sums
         self.count += count
 
     def read(self, trainer: pl.Trainer) -> tuple[float, float]:
         """Mean loss and accuracy over all processes; resets the sums."""
-        both = torch.cat([self.sums, self.sums.new_tensor([self.count])])
+        sums = torch.zeros(2, device=trainer.strategy.root_device) if self.sums is None else self.sums
+        both = torch.cat([sums, sums.new_tensor([self.count])])
         loss, hits, count = trainer.strategy.reduce(both, reduce_op="sum").tolist()
         self.reset()
         return loss / max(count, 1), hits / max(count, 1)

@@ -229,6 +229,7 @@ def make_trainer(
             strategy=settings.strategy,
             precision=settings.precision,
             max_epochs=rounds + math.ceil((num_steps - done) / settings.val_every_n_steps),
+            inference_mode=not settings.compile,  # CUDA graphs write into tensors that belong to no mode
             reload_dataloaders_every_n_epochs=1,
             use_distributed_sampler=False,
             gradient_clip_val=settings.clip_grad_norm or None,

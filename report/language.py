@@ -52,7 +52,7 @@ def attention_weights(model, idx: Tensor) -> Tensor:
 
 def mean_distance(weights: Tensor) -> Tensor:
     """How many positions back a head looks, averaged over its weights and over the queries: [..., T, T] to [...]."""
-    positions = torch.arange(weights.size(-1), dtype=weights.dtype)
+    positions = torch.arange(weights.size(-1), dtype=weights.dtype, device=weights.device)
     return (weights * (positions[:, None] - positions)).sum(dim=-1).mean(dim=-1)
 
 

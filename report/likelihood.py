@@ -55,7 +55,7 @@ def log_mean_of_first(log_weights: Tensor, counts: tuple[int, ...]) -> Tensor:
 
 def from_prior(model, images: Tensor, counts: tuple[int, ...]) -> Tensor:
     """Estimates of log p(x) with L samples from the prior (eq. 8 of the assignment), [len(counts), N]."""
-    z = torch.randn(max(counts), model.hparams.z_dim)
+    z = torch.randn(max(counts), model.hparams.z_dim, device=images.device)
     return log_mean_of_first(log_likelihoods(model.decoder, z, images).double(), counts)
 
 
@@ -85,13 +85,13 @@ def gaps(model, images: Tensor, reach: float = 5.0, spacing: float = 0.025) -> l
     reach = max(reach, (mean.abs() + 8 * log_std.exp()).max().item())  # unusual images have codes far out
     spacing = min(spacing, 1.25 * log_std.exp().min().item())  # so that a sum over q is 1 within 1e-5
     steps = math.ceil(reach / spacing)
-    axis = torch.arange(-steps, steps + 1) * spacing
+    axis = torch.arange(-steps, steps + 1, device=mean.device) * spacing
     z = torch.cartesian_prod(axis, axis)  # (P, 2)
     log_cell = 2 * math.log(spacing)
     log_prior = -0.5 * z.double().square().sum(dim=1) - math.log(2 * math.pi)  # (P)
     joint = log_likelihoods(model.decoder, z, images).double() + log_prior[:, None]  # (P, N)
     log_px = joint.logsumexp(dim=0) + log_cell  # (N)
-    nodes, weights = hermite(20)
+    nodes, weights = (values.to(mean.device) for values in hermite(20))
     rows = []
     for n in range(len(images)):
         mu, std = mean[n].double(), log_std[n].double().exp()
@@ -130,7 +130,7 @@ def sample_and_mean(decoder, z: Tensor) -> Tensor:
     """
     probs = decoder(z).softmax(dim=1).movedim(1, -1)  # (B, 28, 28, 16)
     drawn = torch.multinomial(probs.flatten(end_dim=2), 1).view(probs.shape[:-1]).float()  # (B, 28, 28)
-    mean = probs @ torch.arange(16.0)
+    mean = probs @ torch.arange(16.0, device=probs.device)
     return make_grid(torch.cat([drawn, mean]).unsqueeze(1) / 15, nrow=len(z), pad_value=0.5)
 
 

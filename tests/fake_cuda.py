@@ -6,7 +6,7 @@ from collections import defaultdict
 import numpy as np
 import pytest
 import torch
-from torch._subclasses import FakeTensorMode
+from torch._subclasses import FakeTensor, FakeTensorMode
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -21,7 +21,10 @@ def fake_cuda():
         patch.setattr(torch.Tensor, "pin_memory", lambda self: self)  # which FakeTensorMode does not know
         patch.setattr(torch.Tensor, "item", lambda self: 0.5)  # there are no values to read
         patch.setattr(torch.Tensor, "numpy", lambda self: np.full(self.shape, 0.5))
+        patch.setattr(FakeTensor, "tolist", lambda self: np.zeros(self.shape, int).tolist())
         patch.setattr(torch.Tensor, "__bool__", lambda self: False)
+        # A copy by way of the memory, of which fake tensors have none, corrupts that of others.
+        patch.setattr(torch.Tensor, "__deepcopy__", lambda self, memo: self.detach().clone())
         yield
 
 
@@ -32,6 +35,19 @@ def on_cuda(build):
     for child in module.modules():
         child._buffers.update({name: buffer.cuda() for name, buffer in child._buffers.items()})
     return module
+
+
+class EightOfEach:
+    """Images, or the labels, of a test set with eight images of each digit, and without values to choose them by."""
+
+    def __init__(self, images):
+        self.images = images
+
+    def __eq__(self, digit):
+        return np.ones(8, dtype=bool)
+
+    def __getitem__(self, chosen):
+        return self.images
 
 
 class Copies(TorchDispatchMode):

@@ -334,3 +334,30 @@ def test_a_readme_has_a_column_for_each_device_that_was_measured(repository, rea
 def test_the_front_page_has_the_eight_speeds_that_a_user_asks_for(repository):
     rows = (repository / "README.md").read_text().split("## Speed\n")[1].split("\n## ")[0].splitlines()
     assert 0 < len([row for row in rows if row.startswith("|")]) - 2 <= 8
+
+
+# ------------------------------------------------------------------------------------------------------------- on a GPU
+
+
+def gpu_commands(repository, call: str) -> list[list[str]]:
+    """The words of the commands that a call of `gpu_session.sh` would run."""
+    done = subprocess.run(["bash", "tests/benchmarks/gpu_session.sh", call], cwd=repository, capture_output=True,
+                          text=True, env={**os.environ, "DRY_RUN": "1"})  # fmt: skip
+    assert done.returncode == (2 if call == "nothing" else 0)
+    return [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("+ ")]
+
+
+def test_the_benchmarks_of_a_gpu_are_those_that_there_are(load, repository):
+    commands, parser = gpu_commands(repository, "bench"), load("runner").build_parser("A benchmark.", steps=3)
+    assert {words[0] for words in commands} == {
+        file.relative_to(repository).as_posix() for file in (repository / "tests" / "benchmarks").glob("bench_*.py")
+    }
+    assert all(parser.parse_args(words[1:]).rounds == 3 for words in commands)
+    assert not gpu_commands(repository, "nothing")
+
+
+@pytest.mark.parametrize("name", ["part1", "part2", "part3"])
+def test_the_trainings_on_a_gpu_have_flags_that_there_are(request, repository, name):
+    part, commands = request.getfixturevalue(name), gpu_commands(repository, "runs")
+    seeds = [part.inputs.parse_args(words[1:]).seed for words in commands if words[0] == f"{name}/train.py"]
+    assert seeds == [42, 1, 2] + [0] * (name == "part3")

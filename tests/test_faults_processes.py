@@ -191,16 +191,27 @@ def test_too_little_memory_is_said_in_one_sentence(part1, failure):
         failure()
 
 
+@pytest.mark.parametrize(("failure", "advice"), [
+    (RuntimeError("cumsum_cuda_kernel does not have a deterministic implementation, but you set "
+                  "'torch.use_deterministic_algorithms(True)'."), "--deterministic cannot be had here .*leave it out"),
+    (type("TritonMissing", (RuntimeError,), {})("no Triton"), "--compile: .* cannot compile .*leave it out"),
+])  # fmt: skip
+def test_what_pytorch_cannot_do_here_is_said_in_one_sentence(part1, failure, advice):
+    with pytest.raises(part1.cli.InputError, match=advice), part1.processes.explained_failures("--batch_size"):
+        raise failure
+
+
 def test_other_failures_are_not_explained_away(part1):
     with pytest.raises(RuntimeError, match="shapes"), part1.processes.explained_failures("--batch_size"):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
 
-@pytest.mark.parametrize("name", ["part1", "part3"])
+@pytest.mark.parametrize("name", ["part1", "part2", "part3"])
 def test_compiling_without_a_compiler(request, tmp_path, monkeypatch, capsys, name):
     part = request.getfixturevalue(name)
     monkeypatch.setenv("CXX", str(tmp_path / "no compiler"))
-    assert part.train.main([*arguments(name, tmp_path), "--compile", "--log_dir", str(tmp_path / "logs")]) == 2
+    command = part.train.cli if name == "part2" else part.train.main
+    assert command([*arguments(name, tmp_path), "--compile", "--log_dir", str(tmp_path / "logs")]) == 2
     error = capsys.readouterr().err
     assert "--compile needs a C++ compiler" in error and error.count("\n") == 1
     assert not (tmp_path / "logs").exists()

@@ -2,6 +2,8 @@
 
 from argparse import Namespace
 
+import pytest
+
 from fake_cuda import Waits
 
 EVERY = 50  # steps between two looks at the losses
@@ -12,8 +14,10 @@ def check(waits: Waits, steps: int) -> None:
     assert list(waits.during_steps()) == list(range(EVERY, steps, EVERY)), waits.during_steps()
 
 
-def test_a_training_of_part_1(part1, tmp_path):
-    flags = Namespace(dataset="digits", batch_size=13, num_filters=2, z_dim=3, epochs=1, log_dir=str(tmp_path))
+@pytest.mark.parametrize("ema", [0, 0.9])
+def test_a_training_of_part_1(part1, tmp_path, ema):
+    flags = Namespace(dataset="digits", batch_size=13, num_filters=2, z_dim=3, epochs=1, ema=ema, progress_bar=True,
+                      log_dir=str(tmp_path))  # fmt: skip
     assert part1.train_pl
     with Waits() as waits:
         part1.train_pl.train_vae(flags)
@@ -21,7 +25,7 @@ def test_a_training_of_part_1(part1, tmp_path):
 
 
 def test_a_training_of_part_2(part2, tmp_path):
-    flags = Namespace(dataset="digits", batch_size=14, z_dim=3, epochs=1, log_dir=str(tmp_path))
+    flags = Namespace(dataset="digits", batch_size=14, z_dim=3, epochs=1, progress_bar=True, log_dir=str(tmp_path))
     assert part2.train
     with Waits() as waits:
         part2.train.main(flags)
@@ -32,7 +36,7 @@ def test_a_training_of_part_3(part3, tmp_path):
     (tmp_path / "text.txt").write_text("abcdefgh" * 40)
     flags = Namespace(txt_file=str(tmp_path / "text.txt"), model_type="gpt-nano", block_size=8, train_batch_size=2,
                       max_steps=110, val_every_n_steps=110,
-                      generate_batch_size=1, log_dir=str(tmp_path))  # fmt: skip
+                      generate_batch_size=1, progress_bar=True, log_dir=str(tmp_path))  # fmt: skip
     assert part3.train
     with Waits() as waits:
         part3.train.train(flags)

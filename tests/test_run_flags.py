@@ -38,7 +38,7 @@ def test_batches_are_pinned_only_where_that_is_asked_for(request, name, monkeypa
     assert not digits()[0].pin_memory and digits(pin_memory=True)[0].pin_memory
 
 
-@pytest.mark.parametrize("name", ["part1", "part3"])
+@pytest.mark.parametrize("name", ["part1", "part2", "part3"])
 def test_a_compiled_run_is_continued_compiled(request, name):
     """Unless it is said otherwise; an interpreted run has other last bits."""
     inputs = request.getfixturevalue(name).inputs
@@ -139,7 +139,7 @@ def test_the_average_of_the_weights_is_kept_where_they_are(
     monkeypatch.setattr("pytorch_lightning.Trainer", lambda **kwargs: given.update(kwargs))
     flags = Namespace(ema=0.5, accelerator=accelerator, log_dir=tmp_path)
     part1.training_run.make_trainer(part1.inputs.resolve_settings(flags, None))
-    (average,) = (callback for callback in given["callbacks"] if type(callback).__name__ == "EMAWeightAveraging")
+    (average,) = (callback for callback in given["callbacks"] if type(callback).__name__ == "MovingAverage")
     assert (average._device and average._device.type) == device
 
 
