@@ -94,7 +94,7 @@ class GPTLightningModule(TokenMeansModule):
     def configure_optimizers(self):
         # The loss scaler of 16-mixed must unscale the gradients before they are clipped; fused AdamW hides them.
         optimizer = self.model.configure_optimizers(self.config, fused=self.config.precision != "16-mixed")
-        return with_schedule(optimizer, self.config, len(self.train_dataset), self.trainer)
+        return with_schedule(optimizer, self)
 
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
         """Lightning's own method refuses fused optimizers in mixed precision, even without a loss scaler."""

@@ -295,11 +295,12 @@ def resumable(trainer: pl.Trainer, settings: argparse.Namespace):
         raise stop
 
 
-def with_schedule(optimizer: torch.optim.Optimizer, config: argparse.Namespace, num_windows: int, trainer: pl.Trainer):
-    """What a module's `configure_optimizers` returns: the optimizer, with the schedule that the flags ask for."""
+def with_schedule(optimizer: torch.optim.Optimizer, module: pl.LightningModule):
+    """What `configure_optimizers` returns: the optimizer, with the schedule that the module's flags ask for."""
+    config = module.config
     if not config.warmup_steps and config.lr_schedule == "constant":
         return optimizer
-    num_steps = planned_steps(config, num_windows, trainer.world_size)
+    num_steps = planned_steps(config, len(module.train_dataset), module.trainer.world_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(step, num_steps, config))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
