@@ -14,11 +14,14 @@ import pytest
 import torch
 
 from part_loader import Part
+from plain_figures import plain_figures
 from run_bench import benches as benches
 from run_bench import server as server
 from soak_record import soak as soak
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+plain_figures()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -14,6 +14,7 @@ import torch
 import yaml
 from PIL import Image
 
+from plain_figures import drawn_figures
 from runs import assert_equal, rows_of
 
 STEPS_PER_EPOCH = 2
@@ -39,7 +40,7 @@ def checkpoint_of(run: Path, which: str = "last") -> dict:
 def finished(_parts, tmp_path_factory):
     """Log folder and test result of one finished run of two epochs, with importance samples."""
     log_dir = tmp_path_factory.mktemp("finished")
-    with _parts["part1"].imported() as part1:
+    with _parts["part1"].imported() as part1, drawn_figures():
         result = part1.train_pl.train_vae(flags(log_dir, importance_samples=3))
     return run_of(log_dir), result
 
