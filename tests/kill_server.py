@@ -120,8 +120,9 @@ def run(job: dict, rank: int, port: int) -> int:
 
 
 def shrink(part: str) -> None:
-    """A few of the digits; means over windows of three steps instead of fifty."""
+    """A few of the digits, texts of a few tokens; means over windows of three steps instead of fifty."""
     if part == "part3":
+        importlib.import_module("callbacks").GenerateCallback.__init__.__defaults__ = (5, 1000, 20)
         return
     mnist, data = importlib.import_module("mnist"), importlib.import_module("torch.utils.data")
     if part == "part1":

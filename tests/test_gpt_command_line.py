@@ -118,19 +118,16 @@ def test_a_run_cannot_be_resumed_as_another_one_nor_when_it_is_done(part3, text_
     assert "the run already has 2 steps: raise --max_steps" in refused(part3, capsys, small(text_file, "--resume"))
 
 
-def test_two_devices_take_together_the_batches_of_one(part3, repository, text_file):
-    """The losses differ by dropout and rounding alone, since both see the same windows. (In the tests of the other
-    parts, the two processes do not start one another.)"""
+def test_two_devices_take_together_the_batches_of_one(server, text_file):
+    """The losses differ by dropout and rounding alone, since both see the same windows. The first process starts the
+    second one. (In the tests of the other parts, both are there from the beginning, as under torchrun.)"""
     losses = []
     for devices, batch_size in ((1, 64), (2, 32)):
         logs = text_file.parent / str(devices)
         argv = ["--train_batch_size", str(batch_size), "--max_steps", "3", "--devices", str(devices)]
         argv = small(text_file, *argv, "--log_dir", str(logs))
-        if devices == 1:
-            assert part3.train.main(argv) == 0
-        else:
-            done = subprocess.run(command(repository, *argv), env=environment(), capture_output=True, text=True)
-            assert done.returncode == 0, done.stderr
+        code, _, output = server.train("part3", argv, text_file.parent / "moments.txt")
+        assert code == 0, output
         run = logs / "lightning_logs" / "version_0"
         summary = json.loads((run / "summary.json").read_text())
         assert (summary["num_devices"], summary["steps"], summary["tokens"]) == (devices, 3, 3 * 64 * 13)
