@@ -70,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
                           "(default: start a new run)")  # fmt: skip
     training.add_argument("--importance_samples", type=int, default=0, metavar="K",
                           help="after training, compute the importance-weighted bound on the test likelihood with K "
-                          "samples an image; 0: do not")  # fmt: skip
+                          "samples per image; 0: none")  # fmt: skip
 
     data = parser.add_argument_group("data and logs")
     data.add_argument("--dataset", choices=DATASETS, default="mnist",

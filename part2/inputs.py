@@ -54,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     model = parser.add_argument_group("model")
     model.add_argument("--z_dim", type=int, default=8, help="dimensions of the latent space")
     model.add_argument("--encoder", choices=ENCODERS, default="deterministic",
-                       help="posterior q(z|x): deterministic: one code for each image; gaussian: the encoder predicts "
+                       help="posterior q(z|x); deterministic: one code for each image; gaussian: the encoder predicts "
                        "mean and log std; universal: the encoder takes noise together with the image")  # fmt: skip
     model.add_argument("--lambda_", type=float, default=0.995,
                        help="weight of the reconstruction loss; the generator loss has weight 1 - lambda_; with 1, an "

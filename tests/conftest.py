@@ -93,7 +93,7 @@ def tiny_digits(_parts):
 
 @pytest.fixture(scope="module", params=[2, 3], ids=["z_dim 2", "z_dim 3"])
 def aae_run(request, _parts, tiny_digits, tmp_path_factory):
-    """Folder of an autoencoder's run of one epoch on a few digits, and its z_dim."""
+    """Directory of an autoencoder's run of one epoch on a few digits, and its z_dim."""
     log_dir = tmp_path_factory.mktemp("runs")
     with _parts["part2"].imported() as part2, tiny_digits(part2):
         part2.train.main(

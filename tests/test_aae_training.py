@@ -267,7 +267,7 @@ def test_resuming_a_finished_run_repeats_its_evaluation_alone(part2, tmp_path, m
     assert_equal(checkpoint_of(run)["state_dict"], weights)
 
 
-def test_every_run_has_its_own_folder(part2, tmp_path):
+def test_every_run_has_its_own_directory(part2, tmp_path):
     new_run = part2.run_files.claim_run_dir
     assert [new_run(tmp_path).name for _ in range(2)] == ["version_0", "version_1"]
     (tmp_path / "version_10").mkdir()

@@ -225,7 +225,7 @@ def test_a_resumed_run_keeps_what_it_was_started_with(fails, finished, flag, val
     assert (finished / "metrics.csv").read_bytes() == before
 
 
-def test_a_checkpoint_outside_a_run_s_folder(fails, part1, finished, tmp_path, capsys):
+def test_a_checkpoint_outside_a_run_directory(fails, part1, finished, tmp_path, capsys):
     """What comes of it would be written into the folder above."""
     (tmp_path / "downloads").mkdir()
     (tmp_path / "summary.json").write_text("of something else")

@@ -88,7 +88,7 @@ def refused(part3, capsys, argv: list[str]) -> str:
 )
 def test_what_cannot_be_used_is_one_sentence(part3, text_file, capsys, argv, message):
     assert message in refused(part3, capsys, small(text_file, *argv))
-    assert not list(text_file.parent.rglob("version_*")), "no folder of a run that never began"
+    assert not list(text_file.parent.rglob("version_*")), "no directory of a run that never began"
 
 
 def test_a_log_folder_that_cannot_be_written(part3, text_file, capsys):
