@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 from argparse import Namespace
 from pathlib import Path
 
@@ -20,6 +21,9 @@ from run_bench import server as server
 from soak_record import soak as soak
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a process that a shell has started in its background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHORT_TEXTS = (5, 1000, 20)  # part 3's trainings write texts of 20 instead of 300 tokens, which take longer than they
 
@@ -87,6 +91,28 @@ def tiny_digits(_parts):
             yield
         finally:
             part2.mnist.digits = original
+
+    return shrunk
+
+
+@pytest.fixture(scope="session")
+def few_digits():
+    """A few of the digits in the place of part 1's `digits`, while the context that is returned holds: 120 for
+    training, 40 for validation, and 40 for the test."""
+
+    @contextlib.contextmanager
+    def shrunk(part1):
+        original, subset = part1.mnist._loaders, torch.utils.data.Subset
+
+        def few(train, val, test, *rest):
+            train, val = subset(train.dataset, train.indices[:120]), subset(val.dataset, val.indices[:40])
+            return original(train, val, part1.mnist.ImageDataset(*test[:40]), *rest)
+
+        part1.mnist._loaders = few
+        try:
+            yield
+        finally:
+            part1.mnist._loaders = original
 
     return shrunk
 

@@ -12,7 +12,7 @@ import torch
 
 from conftest import write_idx
 
-SMALL = ["--dataset", "digits", "--batch_size", "675", "--num_filters", "4", "--z_dim", "2", "--epochs", "1"]
+SMALL = ["--dataset", "digits", "--batch_size", "675", "--num_filters", "2", "--z_dim", "2", "--epochs", "1"]
 
 
 @pytest.fixture
