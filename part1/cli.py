@@ -39,8 +39,18 @@ class Stopped(SystemExit):
     """A signal ends the command; `code` is the exit code."""
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Prints the default of every flag but None: there, the help says what happens without the flag."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that reports an error in one line, without the list of flags."""
+
+    def __init__(self, prog: str, description: str):
+        super().__init__(prog, description=description, formatter_class=HelpFormatter)
 
     def error(self, message: str):
         complain(self.prog, f"{message} (--help lists the flags)")

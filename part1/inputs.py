@@ -51,11 +51,7 @@ PATHS = ("data_dir", "log_dir", "resume")
 
 def build_parser() -> argparse.ArgumentParser:
     """The flags of `train.py`: those of the course, with the course's defaults, and further ones."""
-    parser = Parser(
-        prog="train.py",
-        description="Train a variational autoencoder on 4-bit MNIST.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = Parser(prog="train.py", description="Train a variational autoencoder on 4-bit MNIST.")
     model = parser.add_argument_group("model")
     model.add_argument("--z_dim", type=int, default=20, help="dimensions of the latent space")
     model.add_argument("--num_filters", type=int, default=32, help="channels of the first convolution")
@@ -70,11 +66,11 @@ def build_parser() -> argparse.ArgumentParser:
                           help="passes over the training set; for a resumed run, the total")  # fmt: skip
     training.add_argument("--seed", type=int, default=42, help="seed of weights, batches, noise and samples")
     training.add_argument("--resume", nargs="?", const="newest", metavar="RUN",
-                          help="resume a run: its directory, or its name (version_3); without RUN, the "
-                          "newest")  # fmt: skip
+                          help="resume a run: its directory, or its name (version_3); without RUN, the newest "
+                          "(default: start a new run)")  # fmt: skip
     training.add_argument("--importance_samples", type=int, default=0, metavar="K",
                           help="after training, compute the importance-weighted bound on the test likelihood with K "
-                          "samples an image; 0: do not")  # fmt: skip
+                          "samples per image; 0: none")  # fmt: skip
 
     data = parser.add_argument_group("data and logs")
     data.add_argument("--dataset", choices=DATASETS, default="mnist",
@@ -213,23 +209,19 @@ def check_flags(args: argparse.Namespace) -> None:
 
 def build_generate_parser() -> argparse.ArgumentParser:
     """The flags of `generate.py`."""
-    parser = Parser(
-        prog="generate.py",
-        description="Draw pictures from a trained VAE.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = Parser(prog="generate.py", description="Draw pictures from a trained VAE.")
     parser.add_argument("--checkpoint", default="newest", metavar="RUN",
                         help="a run directory, a run's name in --log_dir, a checkpoint file, or 'newest'")  # fmt: skip
     parser.add_argument("--log_dir", default=LOG_DIR,
                         help="directory of the runs; 'newest' looks into all directories below it")  # fmt: skip
-    parser.add_argument("--output_dir", help="where the pictures go; by default 'generated' in the run directory")
+    parser.add_argument("--output_dir", help="where the pictures go (default: 'generated' in the run directory)")
     parser.add_argument("--pictures", nargs="+", choices=PICTURES,
-                        help="what to draw; by default all, but the manifold only for z_dim 2")  # fmt: skip
+                        help="what to draw (default: all, but the manifold only for z_dim 2)")  # fmt: skip
     parser.add_argument("--num_samples", type=int, default=64, help="number of samples")
     parser.add_argument("--digits", nargs=2, type=int, default=(3, 8), metavar=("A", "B"),
                         help="interpolate between images of these two digits")  # fmt: skip
     parser.add_argument("--steps", type=int, default=10, help="images of an interpolation, both ends included")
-    parser.add_argument("--data_dir", help="directory that holds MNIST/raw; by default that of the training")
+    parser.add_argument("--data_dir", help="directory that holds MNIST/raw (default: that of the training)")
     parser.add_argument("--seed", type=int, default=42, help="seed of the samples")
     return parser
 

@@ -90,7 +90,7 @@ def generate(args: argparse.Namespace) -> list[Path]:
     if args.output_dir:
         output_dir = resolve_path(args.output_dir)
     else:
-        output_dir = run_dir_of(path, "--checkpoint, or a place for the pictures to --output_dir") / "generated"
+        output_dir = run_dir_of(path, "--checkpoint, or a directory for the pictures to --output_dir") / "generated"
     ensure_writable(output_dir, "--output_dir", keep=False)
     images = labels = None
     if needs_data:

@@ -50,15 +50,11 @@ PATHS = ("data_dir", "log_dir", "resume")
 
 def build_parser() -> argparse.ArgumentParser:
     """The flags of `train.py`: those of the course, with the course's defaults, and further ones."""
-    parser = Parser(
-        prog="train.py",
-        description="Train an adversarial autoencoder on MNIST.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = Parser(prog="train.py", description="Train an adversarial autoencoder on MNIST.")
     model = parser.add_argument_group("model")
     model.add_argument("--z_dim", type=int, default=8, help="dimensions of the latent space")
     model.add_argument("--encoder", choices=ENCODERS, default="deterministic",
-                       help="posterior q(z|x): deterministic: one code for each image; gaussian: the encoder predicts "
+                       help="posterior q(z|x); deterministic: one code for each image; gaussian: the encoder predicts "
                        "mean and log std; universal: the encoder takes noise together with the image")  # fmt: skip
     model.add_argument("--lambda_", type=float, default=0.995,
                        help="weight of the reconstruction loss; the generator loss has weight 1 - lambda_; with 1, an "
@@ -72,8 +68,8 @@ def build_parser() -> argparse.ArgumentParser:
                           help="passes over the training set; for a resumed run, the total")  # fmt: skip
     training.add_argument("--seed", type=int, default=42, help="seed of weights, batches, noise and samples")
     training.add_argument("--resume", nargs="?", const="newest", metavar="RUN",
-                          help="resume a run: its directory, or its name (version_3); without RUN, the "
-                          "newest")  # fmt: skip
+                          help="resume a run: its directory, or its name (version_3); without RUN, the newest "
+                          "(default: start a new run)")  # fmt: skip
 
     data = parser.add_argument_group("data and logs")
     data.add_argument("--dataset", choices=DATASETS, default="mnist",
@@ -224,23 +220,19 @@ def resolve_strategy(settings: argparse.Namespace, num_gpus: int) -> str:
 
 def build_generate_parser() -> argparse.ArgumentParser:
     """The flags of `generate.py`."""
-    parser = Parser(
-        prog="generate.py",
-        description="Draw pictures from a trained adversarial autoencoder.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = Parser(prog="generate.py", description="Draw pictures from a trained adversarial autoencoder.")
     parser.add_argument("--checkpoint", default="newest", metavar="RUN",
                         help="a run directory, a run's name in --log_dir, a checkpoint file, or 'newest'")  # fmt: skip
     parser.add_argument("--log_dir", default=LOG_DIR,
                         help="directory of the runs; 'newest' looks into all directories below it")  # fmt: skip
-    parser.add_argument("--output_dir", help="where the pictures go; by default 'generated' in the run directory")
+    parser.add_argument("--output_dir", help="where the pictures go (default: 'generated' in the run directory)")
     parser.add_argument("--pictures", nargs="+", choices=PICTURES,
-                        help="what to draw; by default all, but the manifold only for z_dim 2")  # fmt: skip
+                        help="what to draw (default: all, but the manifold only for z_dim 2)")  # fmt: skip
     parser.add_argument("--num_samples", type=int, default=64, help="number of samples")
     parser.add_argument("--digits", nargs=2, type=int, default=(3, 8), metavar=("A", "B"),
                         help="interpolate between images of these two digits")  # fmt: skip
     parser.add_argument("--steps", type=int, default=10, help="images of an interpolation, both ends included")
-    parser.add_argument("--data_dir", help="directory that holds MNIST/raw; by default that of the training")
+    parser.add_argument("--data_dir", help="directory that holds MNIST/raw (default: that of the training)")
     parser.add_argument("--seed", type=int, default=42, help="seed of the samples and of the encoder's noise")
     return parser
 

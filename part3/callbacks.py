@@ -22,7 +22,7 @@ from cli import raise_if_stopped
 from inputs import NotFiniteError
 from processes import StopRequest
 from run_files import CHECKPOINT_FORMAT, atomic_write
-from run_folder import devices_of, recorded_flags
+from run_folder import config_of, devices_of, recorded_flags
 
 log = logging.getLogger("part3")
 
@@ -214,7 +214,8 @@ class BestAndLast(ModelCheckpoint):
 
 
 class RunRecord(pl.Callback):
-    """Writes `metrics.csv` and `hparams.yaml`, reports each validation, and keeps flags and rows in the checkpoint.
+    """Writes `metrics.csv` and `hparams.yaml`, and reports each validation. Checkpoints hold its rows, the flags, the
+    model's config and the vocabulary.
 
     Args:
         args: the run's flags.
@@ -280,6 +281,8 @@ class RunRecord(pl.Callback):
 
     def on_save_checkpoint(self, trainer, pl_module, checkpoint: dict) -> None:
         checkpoint["flags"], checkpoint["text_sha256"] = self.flags, self.text_sha256
+        checkpoint["gpt_config"] = config_of(pl_module.model)
+        checkpoint["vocabulary"] = pl_module.train_dataset.vocabulary.state()
         checkpoint["format"] = CHECKPOINT_FORMAT
 
     def state_dict(self) -> dict:

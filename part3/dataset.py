@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from download import DownloadError, describe_wrong_content, fetch
-from gpu import on_device
+from gpu import keep_on_gpu, on_device
 from inputs import InputError
 from run_folder import atomic_write
 from vocabulary import Characters, Vocabulary
@@ -47,7 +47,7 @@ class TextDataset(Dataset):
         vocab_size: number of tokens in the vocabulary.
         string_to_index, index_to_string: dictionaries from characters to tokens and back; only if the tokens are
             characters.
-        num_characters: length of the text.
+        tokens_per_character: 1 if the tokens are characters.
 
     Raises:
         InputError: the file cannot be read, or its text has fewer than block_size + 1 tokens.
@@ -66,7 +66,6 @@ class TextDataset(Dataset):
         text = read_text(Path(datafile_path)) if text is None else text
         self.vocabulary = Characters.of(text) if vocabulary is None else vocabulary
         self.vocab_size = self.vocabulary.vocab_size
-        self.num_characters = len(text)
         if isinstance(self.vocabulary, Characters):
             self.string_to_index = self.vocabulary.string_to_index
             self.index_to_string = dict(enumerate(self.vocabulary.characters))
@@ -76,6 +75,7 @@ class TextDataset(Dataset):
                 f"a text of {len(self.data)} tokens is too short for windows of {block_size}: take a longer text, or "
                 "lower --block_size"
             )
+        self.tokens_per_character = len(self.data) / len(text)
         self.windows = self.data.unfold(0, block_size + 1, 1)  # a view: [len(self), block_size + 1]
 
     @property
@@ -168,6 +168,12 @@ def steps_per_epoch(num_windows: int, batch_size: int) -> int:
     return num_windows // batch_size
 
 
+def planned_steps(config: argparse.Namespace, num_windows: int, world_size: int) -> int:
+    """Steps of the whole training: `num_epochs` passes over the text, or `max_steps` if that is less."""
+    steps = config.num_epochs * steps_per_epoch(num_windows, config.train_batch_size * world_size)
+    return min(steps, config.max_steps or steps)
+
+
 def identity_collate(batch):
     """Return the batch unchanged: the data set already makes whole batches."""
     return batch
@@ -179,6 +185,19 @@ def train_loader(dataset: TextDataset, batches: Batches, num_workers: int = 0, p
     return DataLoader(
         dataset, batch_sampler=batches, num_workers=num_workers, collate_fn=identity_collate, pin_memory=pin_memory
     )
+
+
+def round_loader(dataset: TextDataset, config: argparse.Namespace, trainer) -> DataLoader:
+    """Loader of the next round's batches, from a data set that stays on the GPU if it fits. A trainer that reloads it
+    before each round ends after the planned steps; any other trainer continues with the next windows, round after
+    round."""
+    left = planned_steps(config, len(dataset), trainer.world_size) - trainer.global_step
+    batches = Batches(len(dataset), config.train_batch_size, lambda: trainer.global_step,
+                      min(left, config.val_every_n_steps), config.seed, trainer.global_rank,
+                      trainer.world_size)  # fmt: skip
+    device = trainer.strategy.root_device
+    resident = keep_on_gpu(dataset, device, config.num_workers)
+    return train_loader(dataset, batches, config.num_workers, pin_memory=device.type == "cuda" and not resident)
 
 
 def val_loader(dataset: TextDataset, batch_size: int) -> DataLoader:

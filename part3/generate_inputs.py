@@ -13,11 +13,7 @@ LIMITS = {"num_samples": (1, 10_000), "n_steps": (1, 10**6), "top_k": (0, 10**9)
 
 def build_generate_parser() -> argparse.ArgumentParser:
     """The flags of `generate.py`."""
-    parser = Parser(
-        prog="generate.py",
-        description="Continue prompts with a trained GPT.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = Parser(prog="generate.py", description="Continue prompts with a trained GPT.")
     which = parser.add_argument_group("model").add_mutually_exclusive_group()
     which.add_argument("--model_type", default="gpt2", choices=PUBLISHED,
                        help="published weights, downloaded once")  # fmt: skip
@@ -75,7 +71,6 @@ def build_export_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="export.py",
         description="Write a trained GPT as config.json, model.safetensors and its tokenizer, for transformers.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--checkpoint", default="newest", metavar="RUN",
                         help="a run directory, a run's name in --log_dir, a checkpoint file, or 'newest'")  # fmt: skip

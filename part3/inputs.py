@@ -52,11 +52,7 @@ LIMITS = {"block_size": (1, 10**6), "train_batch_size": (1, 10**6), "num_epochs"
 
 def build_parser() -> argparse.ArgumentParser:
     """The flags of `train.py`: the course's names and defaults, and this implementation's additions."""
-    parser = Parser(
-        prog="train.py",
-        description="Train a GPT on a text, from scratch or from published weights.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = Parser(prog="train.py", description="Train a GPT on a text, from scratch or from published weights.")
     data = parser.add_argument_group("text")
     data.add_argument("--txt_file", default="tiny_shakespeare",
                       help="a text file in UTF-8; 'tiny_shakespeare', downloaded if it is not in --data_dir/text; or "
@@ -70,7 +66,8 @@ def build_parser() -> argparse.ArgumentParser:
     model.add_argument("--block_size", type=int, default=128, help="context length in tokens")
     model.add_argument("--use_pretrained", nargs="?", const="hub", metavar="DIR",
                        help="fine-tune: start from the published weights of --model_type, or from those in a folder; "
-                       "the text is then split into the tokens of that model instead of characters")  # fmt: skip
+                       "the text is then split into the tokens of that model instead of characters "
+                       "(default: train from scratch)")  # fmt: skip
 
     training = parser.add_argument_group("training")
     training.add_argument("--train_batch_size", type=int, default=128, help="windows of text in a step, on each device")
@@ -83,7 +80,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--clip_grad_norm", type=float, default=1.0, help="maximum norm of the gradient; 0: no clipping"
     )
     training.add_argument("--num_epochs", type=int, default=100, help="passes over all windows of the text")
-    training.add_argument("--max_steps", type=int, metavar="N", help="stop after N steps, even within an epoch")
+    training.add_argument(
+        "--max_steps",
+        type=int,
+        metavar="N",
+        help="stop after N steps, even within an epoch (default: no limit)",
+    )
     training.add_argument("--warmup_steps", type=int, default=0,
                           help="steps in which the learning rate rises linearly to --learning_rate")  # fmt: skip
     training.add_argument("--lr_schedule", choices=SCHEDULES, default="constant",
@@ -93,8 +95,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     training.add_argument("--seed", type=int, default=0, help="seed of weights, batches, dropout and samples")
     training.add_argument("--resume", nargs="?", const="newest", metavar="RUN",
-                          help="resume a run: its directory, or its name (version_3); without RUN, the "
-                          "newest")  # fmt: skip
+                          help="resume a run: its directory, or its name (version_3); without RUN, the newest "
+                          "(default: start a new run)")  # fmt: skip
 
     watching = parser.add_argument_group("validation, samples and logs")
     watching.add_argument("--val_every_n_steps", type=int, default=250, metavar="N",

@@ -13,14 +13,12 @@ if __name__ == "__main__":  # flags first, since importing PyTorch takes seconds
 
 import argparse
 
-import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from callbacks import StopAtNonFiniteLoss
 from cli import run_command
-from dataset import Batches, TextDataset, train_loader, val_loader
+from dataset import TextDataset, round_loader, val_loader
 from generate import generate
 from gpt import GPT
 from gpu import compile_options, configure_gpu, keep_on_gpu
@@ -28,7 +26,7 @@ from inputs import parse_args, resolve_settings, with_defaults
 from metrics import TokenMeansModule
 from processes import check_compiler, explained_failures
 from rewind import run_directory
-from run_folder import config_of, read_checkpoint
+from run_folder import read_checkpoint
 from training_run import (
     configure_cpu,
     gpu_backend,
@@ -38,12 +36,11 @@ from training_run import (
     make_model,
     make_trainer,
     make_vocabulary,
-    planned_steps,
-    rate_at,
     read_text_of_run,
     resumable,
     seed_everything,
     silence_lightning,
+    with_schedule,
     write_results,
 )
 
@@ -63,18 +60,13 @@ class GPTLightningModule(TokenMeansModule):
         val_dataset: the text to validate on; None: no validation.
     """
 
-    def __init__(
-        self,
-        config: argparse.Namespace,
-        model: GPT,
-        train_dataset: TextDataset,
-        val_dataset: TextDataset | None = None,
-    ):
+    def __init__(self, config: argparse.Namespace, model: GPT, train_dataset: TextDataset,
+                 val_dataset: TextDataset | None = None):  # fmt: skip
         super().__init__()
         self.config, self.model = with_defaults(config), model
         self.train_dataset, self.val_dataset = train_dataset, val_dataset
         if val_dataset is not None:
-            self.tokens_per_character = len(val_dataset.data) / val_dataset.num_characters
+            self.tokens_per_character = val_dataset.tokens_per_character
 
     def forward(self, idx: Tensor) -> Tensor:
         """Logits [B, T, vocab_size] of tokens [B, T]."""
@@ -102,32 +94,15 @@ class GPTLightningModule(TokenMeansModule):
     def configure_optimizers(self):
         # The loss scaler of 16-mixed must unscale the gradients before they are clipped; fused AdamW hides them.
         optimizer = self.model.configure_optimizers(self.config, fused=self.config.precision != "16-mixed")
-        if not self.config.warmup_steps and self.config.lr_schedule == "constant":
-            return optimizer
-        num_steps = planned_steps(self.config, len(self.train_dataset), self.trainer.world_size)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(step, num_steps, self.config))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return with_schedule(optimizer, self)
 
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
         """Lightning's own method refuses fused optimizers in mixed precision, even without a loss scaler."""
         if gradient_clip_val:
             torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
 
-    def configure_callbacks(self) -> list[pl.Callback]:
-        return [StopAtNonFiniteLoss()]
-
     def train_dataloader(self):
-        """The batches of the next round. A trainer that reloads them before each round ends after the planned steps;
-        any other trainer continues with the next windows, round after round."""
-        trainer, world_size = self.trainer, self.trainer.world_size
-        left = planned_steps(self.config, len(self.train_dataset), world_size) - trainer.global_step
-        batches = Batches(len(self.train_dataset), self.config.train_batch_size, lambda: trainer.global_step,
-                          min(left, self.config.val_every_n_steps), self.config.seed, trainer.global_rank,
-                          world_size)  # fmt: skip
-        device = trainer.strategy.root_device
-        resident = keep_on_gpu(self.train_dataset, device, self.config.num_workers)
-        return train_loader(self.train_dataset, batches, self.config.num_workers,
-                            pin_memory=device.type == "cuda" and not resident)  # fmt: skip
+        return round_loader(self.train_dataset, self.config, self.trainer)
 
     def val_dataloader(self):
         if self.val_dataset is None:
@@ -135,19 +110,8 @@ class GPTLightningModule(TokenMeansModule):
         keep_on_gpu(self.val_dataset, self.trainer.strategy.root_device, num_workers=0)
         return val_loader(self.val_dataset, self.config.train_batch_size)
 
-    def on_save_checkpoint(self, checkpoint: dict) -> None:
-        checkpoint["gpt_config"] = config_of(self.model)
-        checkpoint["vocabulary"] = self.train_dataset.vocabulary.state()
-
-    def generate(
-        self,
-        prompt: str = "",
-        num_samples: int = 5,
-        n_steps: int = 30,
-        do_sample: bool = True,
-        top_k: int | None = None,
-        verbose: bool = True,
-    ) -> list[str]:
+    def generate(self, prompt: str = "", num_samples: int = 5, n_steps: int = 30, do_sample: bool = True,
+                 top_k: int | None = None, verbose: bool = True) -> list[str]:  # fmt: skip
         """Texts that continue a prompt; printed if `verbose`. Neither the model's mode nor the random state of the
         training changes."""
         return generate(self.model, self.config.model_type, prompt, num_samples, n_steps, do_sample, top_k,

@@ -16,8 +16,16 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from callbacks import BestAndLast, GenerateCallback, RunRecord, SeedEveryRound, StepBar, StopWhenWarned
-from dataset import TextDataset, load_text, split, steps_per_epoch
+from callbacks import (
+    BestAndLast,
+    GenerateCallback,
+    RunRecord,
+    SeedEveryRound,
+    StepBar,
+    StopAtNonFiniteLoss,
+    StopWhenWarned,
+)
+from dataset import TextDataset, load_text, planned_steps, split
 from gpt import GPT
 from inputs import RUNS, InputError
 from lightning_files import AtomicCheckpointIO, RunLogger
@@ -219,6 +227,7 @@ def make_trainer(
         BestAndLast(kept_steps=done),
         StopWhenWarned(StopRequest()),
         *([StepBar(record)] if bar else []),
+        StopAtNonFiniteLoss(),
     ]
     processes.start(num_devices // settings.num_nodes)
     try:
@@ -287,10 +296,14 @@ def resumable(trainer: pl.Trainer, settings: argparse.Namespace):
         raise stop
 
 
-def planned_steps(config: argparse.Namespace, num_windows: int, world_size: int) -> int:
-    """Steps of the whole training: `num_epochs` passes over the text, or `max_steps` if that is less."""
-    steps = config.num_epochs * steps_per_epoch(num_windows, config.train_batch_size * world_size)
-    return min(steps, config.max_steps or steps)
+def with_schedule(optimizer: torch.optim.Optimizer, module: pl.LightningModule):
+    """What `configure_optimizers` returns: the optimizer, with the schedule that the module's flags ask for."""
+    config = module.config
+    if not config.warmup_steps and config.lr_schedule == "constant":
+        return optimizer
+    num_steps = planned_steps(config, len(module.train_dataset), module.trainer.world_size)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(step, num_steps, config))
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def rate_at(step: int, num_steps: int, config: argparse.Namespace) -> float:

@@ -1,8 +1,8 @@
 """Where an autoencoder's codes lie beside the prior N(0, I), beyond the distances that the run itself has measured
 (questions 2.6 and 2.7).
 
-Writes `codes.json`, and for two latent dimensions the codes of some test images as `codes.csv`, into the folder of a
-run of part 2: `python report/codes.py --checkpoint part2/AAE_logs/aae_z2/version_0 --data_dir DATA`
+Writes `codes.json`, and for two latent dimensions the codes of some test images as `codes.csv`, into the run directory
+of a run of part 2: `python report/codes.py --checkpoint part2/AAE_logs/aae_z2/version_0 --data_dir DATA`
 """
 
 import argparse
@@ -91,10 +91,12 @@ def build_parser() -> argparse.ArgumentParser:
     from inputs import Parser
 
     parser = Parser(prog="codes.py", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--checkpoint", required=True, metavar="RUN", help="a run of part 2: its folder or checkpoint")
-    parser.add_argument("--data_dir", help="folder with MNIST/raw; the one the run was trained from if left out")
+    parser.add_argument(
+        "--checkpoint", required=True, metavar="RUN", help="a run directory of part 2, or its checkpoint"
+    )
+    parser.add_argument("--data_dir", help="directory that holds MNIST/raw (default: that of the training)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the draws from the prior")
-    parser.add_argument("--output_dir", help="where the files go; the run's folder if left out")
+    parser.add_argument("--output_dir", help="where the files go (default: the run directory)")
     return parser
 
 
@@ -117,7 +119,7 @@ def compute(args) -> None:
     folder = (
         resolve_path(args.output_dir)
         if args.output_dir
-        else run_dir_of(path, "--checkpoint, or a place for the results to --output_dir")
+        else run_dir_of(path, "--checkpoint, or a directory for the results to --output_dir")
     )
     images, labels = load_test_images(argparse.Namespace(**flags))
     ensure_writable(folder, "--output_dir")

@@ -42,8 +42,8 @@ def build_parser():
     from inputs import Parser
 
     parser = Parser(prog="first_steps.py", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--data_dir", default="../data/", help="folder with MNIST/raw")
-    parser.add_argument("--steps", type=int, default=100, help="how many steps, at most an epoch")
+    parser.add_argument("--data_dir", default="../data/", help="directory that holds MNIST/raw")
+    parser.add_argument("--steps", type=int, default=100, help="number of steps, at most one epoch")
     parser.add_argument("--seed", type=int, default=42, help="seed of the weights and of the batches")
     parser.add_argument("--output_dir", default=str(REPOSITORY / "report" / "results"),
                         help="where first_steps.json goes")  # fmt: skip

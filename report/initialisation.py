@@ -89,11 +89,11 @@ def build_parser() -> argparse.ArgumentParser:
     from inputs import DATA_DIR, Parser
 
     parser = Parser(prog="initialisation.py", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--data_dir", default=DATA_DIR, help="folder with MNIST/raw")
-    parser.add_argument("--steps", type=int, default=200, help="of each training")
-    parser.add_argument("--seeds", type=int, default=8, help="trainings of each setting, with the seeds 0, 1, ...")
-    parser.add_argument("--follow", type=int, default=3, help="black trainings (λ = 1) to train for --epochs")
-    parser.add_argument("--epochs", type=int, default=5, help="of the trainings that --follow counts")
+    parser.add_argument("--data_dir", default=DATA_DIR, help="directory that holds MNIST/raw")
+    parser.add_argument("--steps", type=int, default=200, help="steps of each training")
+    parser.add_argument("--seeds", type=int, default=8, help="trainings of each setting, with seeds 0, 1, ...")
+    parser.add_argument("--follow", type=int, default=3, help="black trainings (λ = 1) that continue")
+    parser.add_argument("--epochs", type=int, default=5, help="epochs of the trainings that continue")
     parser.add_argument("--output_dir", default=str(REPOSITORY / "report" / "results"),
                         help="where initialisation.json goes")  # fmt: skip
     return parser

@@ -1,6 +1,6 @@
 """What a trained GPT attends to, and how it continues a text at several temperatures (questions 3.2 and 3.3).
 
-Writes `language.json` into the folder of a run of part 3:
+Writes `language.json` into the run directory of a run of part 3:
 `python report/language.py --checkpoint part3/logs/gpt_shakespeare/lightning_logs/version_0`
 """
 
@@ -107,11 +107,13 @@ def build_parser() -> argparse.ArgumentParser:
     from inputs import Parser
 
     parser = Parser(prog="language.py", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--checkpoint", required=True, metavar="RUN", help="a run of part 3: its folder or checkpoint")
+    parser.add_argument(
+        "--checkpoint", required=True, metavar="RUN", help="a run directory of part 3, or its checkpoint"
+    )
     parser.add_argument("--prompt", default="The king said to her", help="what to attend to, and to continue")
     parser.add_argument("--n_steps", type=int, default=240, help="characters to add")
     parser.add_argument("--seed", type=int, default=0, help="seed of the sampled texts")
-    parser.add_argument("--output_dir", help="where the file goes; the run's folder if left out")
+    parser.add_argument("--output_dir", help="where the file goes (default: the run directory)")
     return parser
 
 
@@ -135,7 +137,7 @@ def compute(args) -> None:
     folder = (
         resolve_path(args.output_dir)
         if args.output_dir
-        else run_dir_of(path, "--checkpoint, or a place for the result to --output_dir")
+        else run_dir_of(path, "--checkpoint, or a directory for the result to --output_dir")
     )
     ensure_writable(folder, "--output_dir")
     result = {

@@ -138,14 +138,12 @@ def build_parser() -> argparse.ArgumentParser:
     from inputs import Parser
 
     parser = Parser(prog="likelihood.py", description=__doc__.split("\n\n")[0])
-    parser.add_argument(
-        "--checkpoint", required=True, metavar="RUN", help="a run directory of part 1, or its checkpoint"
-    )
-    parser.add_argument("--data_dir", help="directory that holds MNIST/raw; by default that of the training")
+    parser.add_argument("--checkpoint", required=True, metavar="RUN", help="a run directory of part 1")
+    parser.add_argument("--data_dir", help="directory that holds MNIST/raw (default: that of the training)")
     parser.add_argument("--images", type=int, default=16, help="how many test images")
     parser.add_argument("--repetitions", type=int, default=3, help="how often each estimate is made")
     parser.add_argument("--seed", type=int, default=0, help="seed of the draws and of the choice of images")
-    parser.add_argument("--output_dir", help="where the file goes; by default the run directory")
+    parser.add_argument("--output_dir", help="where the files go (default: the run directory)")
     return parser
 
 

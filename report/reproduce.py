@@ -76,9 +76,9 @@ KEPT = [
 
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="reproduce.py", description=__doc__.splitlines()[0])
-    parser.add_argument("runs", nargs="*", metavar="RUN", help=f"some of {', '.join(RUNS)}; all by default")
+    parser.add_argument("runs", nargs="*", metavar="RUN", help=f"some of {', '.join(RUNS)} (default: all)")
     parser.add_argument("--data_dir", default=os.environ.get("DATA_DIR", str(REPOSITORY / "data")),
-                        help="folder with MNIST/raw and text (default: DATA_DIR if it is set, else data)")  # fmt: skip
+                        help="directory with MNIST/raw and text; DATA_DIR replaces the default")  # fmt: skip
     parser.add_argument("--force", action="store_true", help="repeat runs that are finished, from their start")
     return parser
 
@@ -118,7 +118,7 @@ def complete(name: str, data_dir: str) -> None:
 
 
 def run_behind(name: str) -> Path | None:
-    """Folder of the run that was collected under this name; None where it is not on this machine."""
+    """Directory of the run that was collected under this name; None if it is not on this machine."""
     part = RUNS[name].split("/")[0]
     finished = json.loads((RESULTS / name / "summary.json").read_text()).get("finished")
     for checkpoint in (REPOSITORY / part / LOG_DIRS[part] / name).rglob(f"checkpoints/{CHECKPOINTS[part]}"):
@@ -153,7 +153,7 @@ def check_text(name: str, data_dir: str) -> None:
 
 
 def newest_run(logs: Path, checkpoint: str) -> Path | None:
-    """Folder of the run whose checkpoint was written last; None where there is none."""
+    """Directory of the run whose checkpoint was written last; None if there is none."""
     found = max(logs.rglob(f"checkpoints/{checkpoint}"), key=lambda path: path.stat().st_mtime, default=None)
     return found and found.parent.parent
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 from argparse import Namespace
 from pathlib import Path
 
@@ -14,11 +15,19 @@ import pytest
 import torch
 
 from part_loader import Part
+from plain_figures import plain_figures
 from run_bench import benches as benches
 from run_bench import server as server
 from soak_record import soak as soak
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a process that a shell has started in its background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+SHORT_TEXTS = (5, 1000, 20)  # part 3's trainings write texts of 20 instead of 300 tokens, which take longer than they
+
+plain_figures()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -32,7 +41,10 @@ def pytest_runtest_makereport(item, call):
 
 @pytest.fixture(scope="session")
 def _parts() -> dict[str, Part]:
-    return {name: Part(REPOSITORY / name) for name in ("part1", "part2", "part3")}
+    parts = {name: Part(REPOSITORY / name) for name in ("part1", "part2", "part3")}
+    with parts["part3"].imported() as part3:
+        part3.callbacks.GenerateCallback.__init__.__defaults__ = SHORT_TEXTS
+    return parts
 
 
 @pytest.fixture
@@ -83,9 +95,31 @@ def tiny_digits(_parts):
     return shrunk
 
 
+@pytest.fixture(scope="session")
+def few_digits():
+    """A few of the digits in the place of part 1's `digits`, while the context that is returned holds: 120 for
+    training, 40 for validation, and 40 for the test."""
+
+    @contextlib.contextmanager
+    def shrunk(part1):
+        original, subset = part1.mnist._loaders, torch.utils.data.Subset
+
+        def few(train, val, test, *rest):
+            train, val = subset(train.dataset, train.indices[:120]), subset(val.dataset, val.indices[:40])
+            return original(train, val, part1.mnist.ImageDataset(*test[:40]), *rest)
+
+        part1.mnist._loaders = few
+        try:
+            yield
+        finally:
+            part1.mnist._loaders = original
+
+    return shrunk
+
+
 @pytest.fixture(scope="module", params=[2, 3], ids=["z_dim 2", "z_dim 3"])
 def aae_run(request, _parts, tiny_digits, tmp_path_factory):
-    """Folder of an autoencoder's run of one epoch on a few digits, and its z_dim."""
+    """Directory of an autoencoder's run of one epoch on a few digits, and its z_dim."""
     log_dir = tmp_path_factory.mktemp("runs")
     with _parts["part2"].imported() as part2, tiny_digits(part2):
         part2.train.main(

@@ -12,6 +12,7 @@ import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -33,7 +34,8 @@ class KillServer:
                                          env=environment, text=True)  # fmt: skip
 
     def train(self, part: str, argv: list[str], trace: Path, *, moment: int | None = None, seconds: float | None = None,
-              signum: int = signal.SIGKILL, max_bytes: int | None = None) -> tuple[int, list[str], str]:  # fmt: skip
+              signum: int = signal.SIGKILL, max_bytes: int | None = None,
+              processes: int = 1) -> tuple[int, list[str], str]:  # fmt: skip
         """Run a part's `train.py`.
 
         Args:
@@ -44,12 +46,14 @@ class KillServer:
             seconds: time after which the signal comes; None: not at a time.
             signum: the signal.
             max_bytes: no file can become larger, as on a full disk.
+            processes: that train together, as torchrun starts them.
 
         Returns:
             Exit code, or minus the signal that has killed it; the names of the moments; the output.
         """
         job = {"part": part, "argv": argv, "trace": str(trace), "moment": moment, "seconds": seconds, "signum": signum,
-               "max_bytes": max_bytes}  # fmt: skip
+               "max_bytes": max_bytes, "processes": processes}  # fmt: skip
+        trace.with_suffix(".out").unlink(missing_ok=True)
         self._process.stdin.write(json.dumps(job) + "\n")
         self._process.stdin.flush()
         code = int(self._process.stdout.readline())
@@ -68,32 +72,43 @@ def serve() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background ignores it
     for module in PRELOADED:
         importlib.import_module(module)
+    importlib.import_module("plain_figures").plain_figures()
     for line in sys.stdin:
         job = json.loads(line)
-        child = os.fork()
-        if child == 0:
-            code = 1
-            with contextlib.suppress(BaseException):
-                code = run(job)
-            os._exit(code)
+        port, children = free_port() if job["processes"] > 1 else 0, []
+        for rank in range(job["processes"]):
+            children.append(os.fork())
+            if children[-1] == 0:
+                code = 1
+                with contextlib.suppress(BaseException):
+                    code = run(job, rank, port)
+                os._exit(code)
         timer = None
         if job["seconds"] is not None:
-            timer = threading.Timer(job["seconds"], os.kill, (child, job["signum"]))
+            timer = threading.Timer(job["seconds"], os.kill, (children[0], job["signum"]))
             timer.start()
-        status = os.waitpid(child, 0)[1]
+        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
         if timer:
             timer.cancel()
-        print(os.waitstatus_to_exitcode(status), flush=True)
+        print(next((code for code in codes if code), 0), flush=True)
 
 
-def run(job: dict) -> int:
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as place:
+        return place.getsockname()[1]
+
+
+def run(job: dict, rank: int, port: int) -> int:
     """The training, in the forked process."""
-    out = os.open(str(Path(job["trace"]).with_suffix(".out")), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    trace = os.open(job["trace"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    out = os.open(str(Path(job["trace"]).with_suffix(".out")), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    trace = os.open(os.devnull if rank else job["trace"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(out, 1)
     os.dup2(out, 2)
     sys.stdin = open(os.devnull)  # noqa: SIM115
     os.environ["LC_ALL"] = "C.UTF-8"
+    if port:
+        os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(job["processes"]),
+                          MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))  # fmt: skip
     sys.path.insert(0, str(REPOSITORY / job["part"]))
     sys.argv = [str(REPOSITORY / job["part"] / "train.py"), *job["argv"]]
     if job["max_bytes"]:
@@ -105,8 +120,9 @@ def run(job: dict) -> int:
 
 
 def shrink(part: str) -> None:
-    """A few of the digits; means over windows of three steps instead of fifty."""
+    """A few of the digits, texts of a few tokens; means over windows of three steps instead of fifty."""
     if part == "part3":
+        importlib.import_module("callbacks").GenerateCallback.__init__.__defaults__ = (5, 1000, 20)
         return
     mnist, data = importlib.import_module("mnist"), importlib.import_module("torch.utils.data")
     if part == "part1":

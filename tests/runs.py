@@ -1,7 +1,9 @@
 """What the tests of several parts do with a run: interrupt it, read its metrics and its points in TensorBoard, and
 compare its checkpoints."""
 
+import contextlib
 import csv
+import logging
 import shlex
 import signal
 import subprocess
@@ -42,6 +44,21 @@ def assert_equal(a, b) -> None:
         assert torch.equal(a, b)
     else:
         assert a == b
+
+
+@contextlib.contextmanager
+def not_configured_logging(part):
+    """While this holds, logging is not configured, as in a notebook: not even by pytest."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    root.handlers = []
+    root.setLevel(logging.WARNING)
+    try:
+        yield root
+    finally:
+        root.handlers = handlers
+        root.setLevel(level)
+        part.training_run.log_to_stdout()  # finds pytest's handlers again
 
 
 def interruptible() -> None:

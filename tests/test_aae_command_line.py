@@ -1,30 +1,17 @@
-"""Part 2's `train.py` as a process of its own: help, two devices, and an interruption in the middle of an epoch."""
+"""Part 2's `train.py` at the command line: help, two devices, and an interruption in the middle of an epoch."""
 
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
-import torch
 
-from runs import command_to_go_on, interrupt, interruptible, rows_of
-
-pytestmark = pytest.mark.timeout(900)  # processes of their own, which a busy machine starves
+from runs import command_to_go_on, rows_of
 
 SMALL = ["--dataset", "digits", "--z_dim", "3", "--seed", "3"]
-
-
-def command(repository: Path, *argv: str) -> list[str]:
-    return [sys.executable, str(repository / "part2" / "train.py"), *SMALL, *argv]
-
-
-def environment() -> dict[str, str]:
-    """One thread for each process, as two of them share the machine."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
 @pytest.mark.parametrize("script", ["train", "generate"])
@@ -59,55 +46,50 @@ def test_the_course_s_functions_can_be_imported(part2):
         assert callable(getattr(part2.train, name))
 
 
-def test_two_devices_do_what_one_does_with_batches_of_twice_the_size(repository, tmp_path):
+def test_two_devices_do_what_one_does_with_batches_of_twice_the_size(server, tmp_path):
     """With λ = 1 no noise is involved: the ordinary autoencoder comes out the same but for rounding."""
     scores = []
-    for devices, batch_size in ((1, 300), (2, 150)):
+    for devices, batch_size in ((1, 60), (2, 30)):
         log_dir = tmp_path / str(devices)
-        argv = ["--epochs", "1", "--lambda_", "1", "--batch_size", str(batch_size), "--devices", str(devices)]
-        done = subprocess.run(
-            command(repository, *argv, "--log_dir", str(log_dir)), env=environment(), capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
+        argv = ["--epochs", "2", "--lambda_", "1", "--batch_size", str(batch_size), "--devices", str(devices)]
+        argv = [*SMALL, *argv, "--log_dir", str(log_dir)]
+        code, _, output = server.train("part2", argv, tmp_path / "moments.txt", processes=devices)
+        assert code == 0, output
         summary = json.loads((log_dir / "version_0" / "summary.json").read_text())
         assert summary["num_devices"] == devices
-        assert [row["step"] for row in rows_of(log_dir / "version_0")] == ["5"]
+        assert [row["step"] for row in rows_of(log_dir / "version_0")] == ["2", "4"]
         scores.append((summary["train_recon_loss"], summary["test_recon_loss"]))
     assert scores[0] == pytest.approx(scores[1], rel=1e-3)
 
 
-def test_two_devices_end_where_the_data_cannot_be_read(repository, tmp_path):
+def test_two_devices_end_where_the_data_cannot_be_read(server, tmp_path):
     """And do not wait for each other."""
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
         (raw / f"{name}-ubyte").write_bytes(b"short")
     argv = ["--dataset", "mnist", "--data_dir", str(tmp_path), "--devices", "2", "--log_dir", str(tmp_path / "logs")]
-    done = subprocess.run(command(repository, *argv), env=environment(), capture_output=True, text=True, timeout=300)
-    assert done.returncode == 2
-    assert done.stderr.count("train.py: error: ") == 1 and "Traceback" not in done.stderr
+    code, _, output = server.train("part2", argv, tmp_path / "moments.txt", processes=2)
+    assert code == 2
+    assert output.count("train.py: error: ") == 1 and "Traceback" not in output
 
 
-def test_an_interrupted_run_says_how_to_go_on_and_does(repository, tmp_path):
-    argv = ["--epochs", "1000", "--batch_size", "150", "--log_dir", str(tmp_path / "all logs")]
-    run = tmp_path / "all logs" / "version_0"
-    checkpoint = run / "checkpoints" / "model_checkpoint.pt"
-    place = {"env": environment(), "cwd": tmp_path, "text": True,
-             "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}  # fmt: skip
-    with subprocess.Popen(command(repository, *argv), preexec_fn=interruptible, **place) as first:
-        try:
-            while not checkpoint.exists():
-                assert first.poll() is None, "the training ended by itself"
-                time.sleep(0.1)
-            output = interrupt(first)
-        finally:
-            first.kill()
-    assert first.returncode == 130
-    assert "Traceback" not in output
+def test_an_interrupted_run_says_how_to_go_on_and_does(part2, tiny_digits, tmp_path, monkeypatch, caplog):
+    """Ctrl-C comes in the second epoch. (test_gpt_command_line.py presses it in a process of its own.)"""
+    argv = [*SMALL, "--epochs", "9", "--batch_size", "60", "--log_dir", str(tmp_path / "all logs")]
+    original = part2.train.train_aae
 
-    saved = torch.load(checkpoint, weights_only=True)["epoch"]
-    assert f"interrupted, epoch {saved} is saved: continue with {shlex.quote(sys.executable)} " in output
-    more = ["--epochs", str(saved + 1)]
-    again = subprocess.run([*command_to_go_on(output), *more], **place)
-    assert again.returncode == 0, again.stdout
-    assert [row["epoch"] for row in rows_of(run)] == [str(epoch) for epoch in range(1, saved + 2)]
+    def interrupted(epoch, *args, **kwargs):
+        if epoch == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(epoch, *args, **kwargs)
+
+    with tiny_digits(part2):
+        with monkeypatch.context() as patch, caplog.at_level("INFO"):
+            patch.setattr(part2.train, "train_aae", interrupted)
+            assert part2.train.cli(argv) == 130
+        assert f"interrupted, epoch 1 is saved: continue with {shlex.quote(sys.executable)} " in caplog.text
+        _, script, *argv = command_to_go_on(caplog.text)
+        assert script == str(part2.folder / "train.py")
+        assert part2.train.cli([*argv, "--epochs", "2"]) == 0
+    assert [row["epoch"] for row in rows_of(tmp_path / "all logs" / "version_0")] == ["1", "2"]

@@ -1,9 +1,13 @@
 """MNIST of part 2: one loader with all training images in [-1, 1]."""
 
+import numpy as np
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import datasets
 from torchvision.transforms import Compose, Normalize, ToTensor
+
+TRANSFORM = Compose([ToTensor(), Normalize((0.5,), (0.5,))])
 
 
 def load(part2, root, **kwargs):
@@ -15,10 +19,10 @@ def all_of(loader) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.cat(images), torch.cat(labels)
 
 
-def template_images(root, train: bool, count: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+def template_images(root, train: bool, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """What the course's template reads: ToTensor and Normalize for each picture."""
-    source = datasets.MNIST(str(root), train=train, transform=Compose([ToTensor(), Normalize((0.5,), (0.5,))]))
-    images, labels = zip(*(source[i] for i in range(count or len(source))), strict=True)
+    source = datasets.MNIST(str(root), train=train, transform=TRANSFORM)
+    images, labels = zip(*(source[i] for i in range(count)), strict=True)
     return torch.stack(images), torch.tensor(labels)
 
 
@@ -58,11 +62,14 @@ def test_made_up_images_equal_the_template_s(part2, fake_mnist):
 
 
 def test_all_70_000_images_equal_the_template_s(part2, mnist_dir):
+    """The template's transforms work pixel by pixel: they are applied to each of the 256 bytes once."""
+    every_byte = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
+    transformed = TRANSFORM(every_byte).flatten()
     for train, loader in ((True, load(part2, mnist_dir)), (False, part2.mnist.mnist_test(mnist_dir))):
-        images, labels = template_images(mnist_dir, train=train)
+        source = datasets.MNIST(str(mnist_dir), train=train)
         found, found_labels = loader.dataset[:]
-        assert torch.equal(found, images)
-        assert torch.equal(found_labels, labels)
+        assert torch.equal(found, transformed[source.data.long()].unsqueeze(1))
+        assert torch.equal(found_labels, source.targets)
 
 
 def test_the_test_set_keeps_its_order(part2, fake_mnist):

@@ -36,7 +36,7 @@ def fails(part2, capsys):
 
 @pytest.fixture(scope="module")
 def one_epoch(_parts, tiny_digits, tmp_path_factory) -> Path:
-    """Folder of a run of one epoch, which stays as it is."""
+    """Directory of a run of one epoch, which stays as it is."""
     log_dir = tmp_path_factory.mktemp("one_epoch")
     with _parts["part2"].imported() as part2, tiny_digits(part2):
         part2.train.main(part2.inputs.parse_args([*SMALL, "--log_dir", str(log_dir)]))
@@ -200,7 +200,7 @@ def test_a_resumed_run_keeps_what_it_was_started_with(fails, finished, flag, val
     assert (finished / "metrics.csv").read_bytes() == before
 
 
-def test_a_checkpoint_outside_a_run_s_folder(fails, part2, finished, tmp_path, capsys):
+def test_a_checkpoint_outside_a_run_directory(fails, part2, finished, tmp_path, capsys):
     """What comes of it would be written into the folder above."""
     (tmp_path / "downloads").mkdir()
     file = shutil.copy(finished / "checkpoints" / "model_checkpoint.pt", tmp_path / "downloads")
@@ -208,7 +208,7 @@ def test_a_checkpoint_outside_a_run_s_folder(fails, part2, finished, tmp_path, c
     error = fails("--resume", str(file), "--epochs", "2", "--log_dir", str(finished.parent))
     assert f"{file} is not in a run directory: give the run directory to --resume" in error
     assert part2.generate.main(["--checkpoint", str(file)]) == 2
-    assert "or a place for the pictures to --output_dir" in capsys.readouterr().err
+    assert "or a directory for the pictures to --output_dir" in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before
 
 

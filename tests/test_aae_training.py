@@ -1,6 +1,5 @@
 """A real training of part 2 through `main`, what it leaves, that it can be repeated, and that it can be resumed."""
 
-import contextlib
 import json
 import logging
 import math
@@ -13,7 +12,8 @@ import torch
 from lightning_fabric.plugins.precision import Precision
 from PIL import Image
 
-from runs import assert_equal, rows_of
+from plain_figures import drawn_figures
+from runs import assert_equal, not_configured_logging, rows_of
 
 LOSSES = ("gen_loss", "recon_loss", "ae_loss", "disc_loss", "loss_real", "loss_fake", "accuracy")
 DISTANCES = ("mean_error", "covariance_error", "ks_mean", "ks_max")
@@ -39,7 +39,7 @@ def checkpoint_of(run: Path) -> dict:
 def finished(_parts, tiny_digits, tmp_path_factory):
     """Folder and results of one finished run of two epochs."""
     log_dir = tmp_path_factory.mktemp("finished")
-    with _parts["part2"].imported() as part2, tiny_digits(part2):
+    with _parts["part2"].imported() as part2, tiny_digits(part2), drawn_figures():
         results = part2.train.main(flags(log_dir))
     return log_dir / "version_0", results
 
@@ -267,7 +267,7 @@ def test_resuming_a_finished_run_repeats_its_evaluation_alone(part2, tmp_path, m
     assert_equal(checkpoint_of(run)["state_dict"], weights)
 
 
-def test_every_run_has_its_own_folder(part2, tmp_path):
+def test_every_run_has_its_own_directory(part2, tmp_path):
     new_run = part2.run_files.claim_run_dir
     assert [new_run(tmp_path).name for _ in range(2)] == ["version_0", "version_1"]
     (tmp_path / "version_10").mkdir()
@@ -289,23 +289,8 @@ def test_log_2_is_where_nobody_can_tell(part2):
     assert lines == pytest.approx([math.log(2), 0.5])
 
 
-@contextlib.contextmanager
-def logging_as_in_a_notebook(part2):
-    """While this holds, nothing is configured, not even by pytest."""
-    root = logging.getLogger()
-    handlers, level = root.handlers, root.level
-    root.handlers = []
-    root.setLevel(logging.WARNING)
-    try:
-        yield root
-    finally:
-        root.handlers = handlers
-        root.setLevel(level)
-        part2.training_run.log_to_stdout()  # finds pytest's handlers again
-
-
 def test_progress_is_printed_where_logging_is_not_configured(part2, tmp_path, capsys):
-    with logging_as_in_a_notebook(part2):
+    with not_configured_logging(part2):
         part2.train.main(flags(tmp_path))
     out = capsys.readouterr().out
     assert [line[:10] for line in out.splitlines() if line.startswith("epoch")] == ["epoch 1/2:", "epoch 2/2:"]
@@ -314,7 +299,7 @@ def test_progress_is_printed_where_logging_is_not_configured(part2, tmp_path, ca
 
 def test_logging_that_is_configured_stays_as_it_is(part2):
     log = logging.getLogger("part2")
-    with logging_as_in_a_notebook(part2) as root:
+    with not_configured_logging(part2) as root:
         part2.training_run.log_to_stdout()
         assert len(log.handlers) == 1 and log.level == logging.INFO
         handler = logging.NullHandler()

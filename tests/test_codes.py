@@ -90,7 +90,7 @@ def run(aae_run, _parts, tiny_digits):
     return folder, z_dim, images, encoded, labels
 
 
-def test_the_command_writes_into_the_run_s_folder(codes, part2, tiny_digits, run, capsys, monkeypatch):
+def test_the_command_writes_into_the_run_directory(codes, part2, tiny_digits, run, capsys, monkeypatch):
     folder, z_dim, images, encoded, labels = run
     monkeypatch.setattr(codes, "SHOWN", 47)
     with tiny_digits(part2):

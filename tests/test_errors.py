@@ -12,7 +12,7 @@ import torch
 
 from conftest import write_idx
 
-SMALL = ["--dataset", "digits", "--batch_size", "675", "--num_filters", "4", "--z_dim", "2", "--epochs", "1"]
+SMALL = ["--dataset", "digits", "--batch_size", "675", "--num_filters", "2", "--z_dim", "2", "--epochs", "1"]
 
 
 @pytest.fixture
@@ -32,12 +32,19 @@ def fails(part1, capsys):
     return run
 
 
+@pytest.fixture(scope="module")
+def one_epoch(_parts, tmp_path_factory) -> Path:
+    """Log directory of a run of one epoch, which stays as it is."""
+    log_dir = tmp_path_factory.mktemp("one_epoch")
+    with _parts["part1"].imported() as part1:
+        part1.train_pl.train_vae(part1.inputs.parse_args([*SMALL, "--log_dir", str(log_dir)]))
+    return log_dir
+
+
 @pytest.fixture
-def finished(part1, tmp_path) -> Path:
-    """Folder of a run of one epoch."""
-    log_dir = tmp_path / "finished"
-    part1.train_pl.train_vae(part1.inputs.parse_args([*SMALL, "--log_dir", str(log_dir)]))
-    return log_dir / "lightning_logs" / "version_0"
+def finished(one_epoch, tmp_path) -> Path:
+    """Directory of a run of one epoch."""
+    return shutil.copytree(one_epoch, tmp_path / "finished") / "lightning_logs" / "version_0"
 
 
 @pytest.mark.parametrize(
@@ -218,7 +225,7 @@ def test_a_resumed_run_keeps_what_it_was_started_with(fails, finished, flag, val
     assert (finished / "metrics.csv").read_bytes() == before
 
 
-def test_a_checkpoint_outside_a_run_s_folder(fails, part1, finished, tmp_path, capsys):
+def test_a_checkpoint_outside_a_run_directory(fails, part1, finished, tmp_path, capsys):
     """What comes of it would be written into the folder above."""
     (tmp_path / "downloads").mkdir()
     (tmp_path / "summary.json").write_text("of something else")
@@ -231,9 +238,10 @@ def test_a_checkpoint_outside_a_run_s_folder(fails, part1, finished, tmp_path, c
     assert {path.name for path in tmp_path.iterdir()} == {"downloads", "finished", "summary.json"}
 
 
-def test_fewer_epochs_than_the_run_has(fails, part1, tmp_path):
-    part1.train_pl.train_vae(part1.inputs.parse_args([*SMALL, "--epochs", "2", "--log_dir", str(tmp_path)]))
-    assert "already finished epoch 2: raise --epochs" in fails("--log_dir", str(tmp_path), "--resume", "--epochs", "1")
+def test_fewer_epochs_than_the_run_has(fails, part1, finished):
+    args = ["--log_dir", str(finished.parents[1]), "--resume", "--epochs"]
+    part1.train_pl.train_vae(part1.inputs.parse_args([*args, "2"]))
+    assert "already finished epoch 2: raise --epochs" in fails(*args, "1")
 
 
 def test_a_complete_run_keeps_its_summary(fails, part1, finished):

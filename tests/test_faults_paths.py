@@ -76,25 +76,35 @@ def test_a_run_that_there_is_not(request, tmp_path, monkeypatch, capsys, name, r
     assert not list(tmp_path.iterdir())
 
 
+@pytest.fixture(scope="module")
+def one_epoch(_parts, tiny_digits, tmp_path_factory) -> Path:
+    """Log directory of a run of part 2."""
+    logs = tmp_path_factory.mktemp("one_epoch")
+    argv = ["--dataset", "digits", "--batch_size", "60", "--z_dim", "2", "--epochs", "1", "--log_dir", str(logs)]
+    with _parts["part2"].imported() as part2, tiny_digits(part2):
+        assert part2.train.cli(argv) == 0
+    return logs
+
+
 @pytest.mark.parametrize("linked", ["the run", "the checkpoints", "the checkpoint"])
-def test_a_run_of_which_a_part_is_a_link_is_resumed_where_the_user_sees_it(part2, tmp_path, linked):
-    small = ["--dataset", "digits", "--batch_size", "1347", "--z_dim", "2"]
-    logs, disk = tmp_path / "logs", tmp_path / "disk"
-    assert part2.train.cli([*small, "--epochs", "1", "--log_dir", str(logs)]) == 0
+def test_a_run_of_which_a_part_is_a_link_is_resumed_where_the_user_sees_it(
+    part2, tiny_digits, one_epoch, tmp_path, linked
+):
+    logs, disk = shutil.copytree(one_epoch, tmp_path / "logs"), tmp_path / "disk"
     run = logs / "version_0"
     file = {"the run": run, "the checkpoints": run / "checkpoints",
             "the checkpoint": run / "checkpoints" / "model_checkpoint.pt"}[linked]  # fmt: skip
     shutil.move(file, disk)
     file.symlink_to(disk)
-    assert part2.train.cli(["--resume", "--epochs", "2", "--log_dir", str(logs)]) == 0
+    with tiny_digits(part2):
+        assert part2.train.cli(["--resume", "--epochs", "2", "--log_dir", str(logs)]) == 0
     assert (run / "summary.json").is_file() and len((run / "metrics.csv").read_text().splitlines()) == 3
     assert {path.name for path in tmp_path.iterdir()} == {"logs", "disk"}
     assert os.listdir(logs) == ["version_0"]
 
 
-def test_pictures_go_where_the_user_sees_the_directory(part2, tmp_path, monkeypatch, capsys):
-    small = ["--dataset", "digits", "--batch_size", "1347", "--z_dim", "2", "--epochs", "1"]
-    assert part2.train.cli([*small, "--log_dir", str(tmp_path / "logs")]) == 0
+def test_pictures_go_where_the_user_sees_the_directory(part2, one_epoch, tmp_path, monkeypatch, capsys):
+    shutil.copytree(one_epoch, tmp_path / "logs")
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "my pictures").symlink_to("elsewhere")
     monkeypatch.chdir(tmp_path)

@@ -27,13 +27,15 @@ EPOCHS = {
 
 
 @pytest.fixture(params=TRAININGS)
-def training(request, tmp_path):
+def training(request, few_digits, tiny_digits, tmp_path):
     """Name of a part, its modules, its command line's function, and a short training's flags."""
     part = request.getfixturevalue(request.param)
     text = tmp_path / "text.txt"
     text.write_text("".join(f"{i} times {i} is {i * i}.\n" for i in range(50)))
     argv = [*TRAININGS[request.param], *(["--txt_file", str(text)] if request.param == "part3" else [])]
-    return request.param, part, part.train.cli if request.param == "part2" else part.train.main, argv
+    few = {"part1": few_digits, "part2": tiny_digits}.get(request.param, contextlib.nullcontext)
+    with few(part):
+        yield request.param, part, part.train.cli if request.param == "part2" else part.train.main, argv
 
 
 def run_of(log_dir: Path) -> Path:

@@ -26,7 +26,7 @@ TEXT = "the cat sat on the mat.\n" * 17
 
 @pytest.fixture(scope="module")
 def trained(_parts, tmp_path_factory) -> Path:
-    """Folder of a short training; its name is version_0."""
+    """Directory of a short training; its name is version_0."""
     folder = tmp_path_factory.mktemp("trained")
     (folder / "text.txt").write_text(TEXT)
     with _parts["part3"].imported() as part3:

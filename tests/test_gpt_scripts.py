@@ -1,10 +1,14 @@
 """The ways to start part 3: as a script, as a module, and from a notebook."""
 
+import logging
 import os
 import subprocess
 import sys
+from argparse import Namespace
 
 import pytest
+
+from runs import not_configured_logging
 
 FLAGS = {"generate": "--top_p", "train": "--txt_file", "export": "--output_dir"}
 
@@ -25,19 +29,14 @@ def test_help_answers_without_importing_torch(repository, script, start):
 
 
 @pytest.mark.parametrize("configured", [False, True])
-def test_a_training_in_a_notebook_reports_its_progress(part3, tmp_path, configured):
+def test_a_training_in_a_notebook_reports_its_progress(part3, tmp_path, capsys, configured):
     """To stdout, unless the application has configured logging."""
-    code = (
-        "import logging, sys\n"
-        f"sys.path.insert(0, {str(part3.folder)!r})\n"
-        + ("logging.basicConfig(level='INFO', stream=sys.stdout, format='APP %(message)s')\n" if configured else "")
-        + "from argparse import Namespace\n"
-        "from train import train\n"
-        f"train(Namespace(txt_file='pydoc', model_type='gpt-nano', max_steps=2, block_size=8, train_batch_size=4,\n"
-        f"                num_epochs=1, accelerator='cpu', log_dir={str(tmp_path)!r}))\n"
-    )
-    done = run("-c", code, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    args = Namespace(txt_file="pydoc", model_type="gpt-nano", max_steps=2, block_size=8, train_batch_size=4,
+                     num_epochs=1, accelerator="cpu", log_dir=str(tmp_path))  # fmt: skip
+    with not_configured_logging(part3):
+        if configured:
+            logging.basicConfig(level="INFO", stream=sys.stdout, format="APP %(message)s")
+        part3.train.train(args)
     begin = "APP " if configured else ""
-    lines = [line for line in done.stdout.splitlines() if "step 2/2: train " in line]
+    lines = [line for line in capsys.readouterr().out.splitlines() if "step 2/2: train " in line]
     assert len(lines) == 1 and lines[0].startswith(f"{begin}step 2/2: train ")

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gpt_models import small_gpt
+from plain_figures import drawn_figures
 from runs import assert_equal, rows_of
 
 TEXT = "".join(f"{i} and {i * i % 17} make {(i + i * i) % 17}.\n" for i in range(120))
@@ -41,7 +42,7 @@ def flags(text_file: Path, log_dir: Path, **changes) -> Namespace:
 def finished(_parts, text_file, tmp_path_factory):
     """Folder and results of one finished run."""
     log_dir = tmp_path_factory.mktemp("finished")
-    with _parts["part3"].imported() as part3:
+    with _parts["part3"].imported() as part3, drawn_figures():
         results = part3.train.train(flags(text_file, log_dir))
     return log_dir / "lightning_logs" / "version_0", results
 
@@ -57,7 +58,7 @@ def test_leaves_its_files(finished):
             "checkpoints/last.ckpt", *(f"texts/step_{n}.txt" for n in (0, 4, 7))} <= files  # fmt: skip
     text = (run / "texts" / "step_7.txt").read_text()
     assert text.count("-" * 80) == 1 and set(text) - {"-"} <= set(TEXT), "two texts of known characters"
-    assert len(text) >= 2 * 300
+    assert len(text) >= 2 * 20
 
 
 def test_rows_after_every_third_step_and_the_last(finished, text_file):

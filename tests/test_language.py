@@ -76,7 +76,7 @@ def run(_parts, tmp_path_factory):
     return folder / "lightning_logs" / "version_0"
 
 
-def test_the_command_writes_into_the_run_s_folder(language, part3, run, capsys):
+def test_the_command_writes_into_the_run_directory(language, part3, run, capsys):
     argv = ["--checkpoint", str(run), "--prompt", "3 and 4", "--n_steps", "29", "--seed", "5"]
     assert language.main(argv) == 0
     assert capsys.readouterr().out == f"{run / 'language.json'}\n"

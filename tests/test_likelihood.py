@@ -133,7 +133,7 @@ def run(_parts, tmp_path_factory):
     return log_dir / "lightning_logs" / "version_0"
 
 
-def test_the_command_writes_into_the_run_s_folder(likelihood, run, monkeypatch):
+def test_the_command_writes_into_the_run_directory(likelihood, run, monkeypatch):
     monkeypatch.setattr(likelihood, "SAMPLES", (1, 5, 7, 11))
     gaps = likelihood.gaps
     monkeypatch.setattr(likelihood, "gaps", lambda *args: gaps(*args, spacing=0.5))

@@ -14,14 +14,21 @@ import torch
 import yaml
 from PIL import Image
 
+from plain_figures import drawn_figures
 from runs import assert_equal, rows_of
 
 STEPS_PER_EPOCH = 2
 
 
+@pytest.fixture(autouse=True)
+def _few_digits(part1, few_digits):
+    with few_digits(part1):
+        yield
+
+
 def flags(log_dir: Path, **changes) -> Namespace:
-    """A small model on the digits: two steps an epoch."""
-    values = {"dataset": "digits", "batch_size": 675, "num_filters": 4, "z_dim": 2, "epochs": 2, "seed": 3}
+    """A small model on a few digits: two steps an epoch."""
+    values = {"dataset": "digits", "batch_size": 60, "num_filters": 4, "z_dim": 2, "epochs": 2, "seed": 3}
     return Namespace(**{**values, "log_dir": log_dir, **changes})
 
 
@@ -36,10 +43,10 @@ def checkpoint_of(run: Path, which: str = "last") -> dict:
 
 
 @pytest.fixture(scope="module")
-def finished(_parts, tmp_path_factory):
+def finished(_parts, few_digits, tmp_path_factory):
     """Log folder and test result of one finished run of two epochs, with importance samples."""
     log_dir = tmp_path_factory.mktemp("finished")
-    with _parts["part1"].imported() as part1:
+    with _parts["part1"].imported() as part1, few_digits(part1), drawn_figures():
         result = part1.train_pl.train_vae(flags(log_dir, importance_samples=3))
     return run_of(log_dir), result
 
@@ -131,7 +138,7 @@ def test_projector_has_the_codes_with_their_labels(finished):
     (folder,) = run.glob("*/codes")
     assert folder.relative_to(run).as_posix() in (run / "projector_config.pbtxt").read_text()
     points = [line.split("\t") for line in (folder / "tensors.tsv").read_text().splitlines()]
-    assert len(points) == 297
+    assert len(points) == 40
     assert all(len(point) == 3 for point in points), "two dimensions, and the third that the projector needs"
     assert set((folder / "metadata.tsv").read_text().split()) == set("0123456789")
 
@@ -141,7 +148,7 @@ def test_the_best_checkpoint_is_the_one_that_was_tested(part1, finished):
     best = min(rows_of(run), key=lambda row: float(row["val_bpd"]))
     assert checkpoint_of(run, "best")["epoch"] + 1 == int(best["epoch"])
     model, _ = part1.train_pl.load_vae(run / "checkpoints" / "best.ckpt")
-    _, _, test = part1.mnist.digits(batch_size=675)
+    _, _, test = part1.mnist.digits(batch_size=60)
     (batch,) = test
     with torch.no_grad():
         bpd = model(batch[0])[2].item()

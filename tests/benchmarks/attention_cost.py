@@ -51,9 +51,9 @@ def measure(length: int, way: str, rounds: int, seed: int) -> dict:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seed", type=int, default=0)
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--rounds", type=int, default=7, help="how often each length is measured")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the weights and the inputs")
     parser.add_argument("--output", type=Path, default=REPOSITORY / "report" / "results" / "attention_cost.json")
     parser.add_argument("--one", nargs=2, metavar=("LENGTH", "WAY"), help=argparse.SUPPRESS)
     args = parser.parse_args()

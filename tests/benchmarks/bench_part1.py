@@ -173,7 +173,7 @@ def pythae(args) -> runner.Measure:
 
 
 def main() -> int:
-    args = runner.parse(runner.build_parser(__doc__.splitlines()[0], steps=100))
+    args = runner.parse(runner.build_parser(__doc__.split("\n\n")[0], steps=100))
     sys.path.insert(0, str(PART))
     implementations = {"ours": ours, "baseline": baseline, "pythae": pythae, "limit": runner.limit}
     if importlib.util.find_spec("pythae") is None:

@@ -98,7 +98,7 @@ def baseline(args) -> runner.Measure:
 
 
 def main() -> int:
-    args = runner.parse(runner.build_parser(__doc__.splitlines()[0], steps=150))
+    args = runner.parse(runner.build_parser(__doc__.split("\n\n")[0], steps=150))
     sys.path.insert(0, str(PART))
     implementations = {"ours": ours, "baseline": baseline, "limit": runner.limit}
     if args.worker:

@@ -111,7 +111,7 @@ def make_weights(folder: str) -> int:
 
 
 def main() -> int:
-    parser = runner.build_parser(__doc__.splitlines()[0], steps=NEW_TOKENS)
+    parser = runner.build_parser(__doc__.split("\n\n")[0], steps=NEW_TOKENS)
     parser.add_argument("--weights", help=argparse.SUPPRESS)
     args = runner.parse(parser, fewest_steps=1)
     if args.steps > 1024 - PROMPT:

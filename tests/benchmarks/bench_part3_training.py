@@ -142,7 +142,7 @@ def baseline(args) -> runner.Measure:
 
 def main() -> int:
     others = "further implementations of ours: in bfloat16, or compiled"
-    parser = runner.build_parser(__doc__.splitlines()[0], steps=5, others=others)
+    parser = runner.build_parser(__doc__.split("\n\n")[0], steps=5, others=others)
     parser.add_argument("--train_batch_size", type=int, default=128, help="windows of a step")
     args = runner.parse(parser, fewest_steps=1)
     sys.path.insert(0, str(PART))

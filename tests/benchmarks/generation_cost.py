@@ -33,10 +33,10 @@ def seconds_per_token(model, context: int, new_tokens: int, use_cache: bool, rou
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--model_type", default="gpt2", help="gpt2, or a smaller type to try this out")
     parser.add_argument("--rounds", type=int, default=3, help="how often each context is measured")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="seed of the weights and the inputs")
     parser.add_argument("--output", type=Path, default=REPOSITORY / "report" / "results" / "generation_cost.json")
     args = parser.parse_args()
     from gpt import GPT

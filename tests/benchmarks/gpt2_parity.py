@@ -38,8 +38,8 @@ print(json.dumps({"before": before, "after": memory("VmHWM")}))
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seed", type=int, default=0)
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--seed", type=int, default=0, help="seed of the weights and the inputs")
     parser.add_argument("--output", type=Path, default=REPOSITORY / "report" / "results" / "gpt2_parity.json")
     args = parser.parse_args()
     from gpt import GPT, CausalSelfAttention

@@ -50,7 +50,7 @@ def build_parser(description: str, steps: int, others: str = NO_OTHERS) -> Parse
     """
     parser = Parser(description=description)
     parser.add_argument("--data_dir", default=os.environ.get("DATA_DIR", str(REPOSITORY / "data")),
-                        help="folder with MNIST/raw and text (default: DATA_DIR if it is set, else data)")  # fmt: skip
+                        help="directory with MNIST/raw and text (default: $DATA_DIR, else data)")  # fmt: skip
     parser.add_argument(
         "--rounds", type=int, default=3, help="measurements of each implementation, each with its own seed"
     )

@@ -202,7 +202,7 @@ def saved_samples_have_the_right_brightness(part):
         files = sorted(Path(folder).rglob("*epoch_3_samples.png"))
         expect(
             files,
-            "no file epoch_3_samples.png in the run's folder",
+            "no file epoch_3_samples.png in the run directory",
             got=[path.name for path in Path(folder).rglob("*")],
         )
         expect(board, "no image reached TensorBoard (logger.experiment.add_image)")
