@@ -42,8 +42,9 @@ def expect(ok: Any, hint: str, *, given: Any = None, expected: Any = None, got: 
 
 
 def is_gap(error: BaseException) -> bool:
-    """Whether this is what a template's gap raises: `raise NotImplementedError`, or a bare `raise`."""
-    return isinstance(error, NotImplementedError) or "No active exception to reraise" in str(error)
+    """Whether this is what a template's gap raises: NotImplementedError, a bare `raise`, or UnboundLocalError, where a
+    gap without an exception leaves a variable without a value."""
+    return isinstance(error, (NotImplementedError, UnboundLocalError)) or "No active exception to reraise" in str(error)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ of the images in the encoder or in VAE.forward, to any range around [-1, 1]; mor
 """
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,8 @@ def encoder_outputs_differ(part):
     encoder, imgs = network(part, "CNNEncoder"), _encodable(part)
     with torch.no_grad():
         mean, log_std = encoder.eval()(imgs)[:2]
+    expect_both_signs(encoder, lambda: encoder(imgs)[0], "the means are never negative: leave out the activation after "
+                      "the layer of the means, since latents of N(0, I) have both signs")  # fmt: skip
     expect(not torch.equal(mean, log_std), "mean and log_std are the same tensor: each needs outputs of its own")
     hint = "every image gets the same {}: it must depend on the image"
     expect(not torch.allclose(mean[0], mean[1], rtol=0, atol=1e-12), hint.format("mean"))
@@ -89,6 +92,8 @@ def decoder_logits_are_not_squashed(part):
         elif higher <= 1 + 1e-6:
             hint = "the decoder ends with a sigmoid: it must return logits, without an activation"
         expect(False, hint, given=given, expected="logits of both signs", got=got)
+    hint = "hardly any logit is negative: leave out the activation (GELU, ELU, SiLU) after the last layer"
+    expect(lower < -1.001 or higher < 20, hint, given=given, expected="logits of both signs", got=got)
     hint = "the logits are limited: leave out the activation after the last layer"
     if higher <= 1 + 1e-6:
         hint = "the decoder ends with a tanh: its logits stay within -1 and 1, and bpd cannot go below 1.6"
@@ -116,6 +121,18 @@ def networks_with_two_latents(part):
            expected=[5, 2], got=mean.shape)  # fmt: skip
     expect(logits.shape[0] == 5 and logits.numel() == 5 * 16 * 784, "the decoder's output does not depend on z_dim",
            given=given, expected=[5, 16, 28, 28], got=logits.shape)  # fmt: skip
+
+
+def expect_both_signs(network: nn.Module, outputs: Callable[[], Tensor], hint: str) -> None:
+    """Fails where the outputs are never clearly negative, though they are many and the biases large and random."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_(std=3)
+        values = outputs()
+    expect(values.min() < -0.3 or values.max() <= 0, hint, given="a network with random biases",
+           expected="numbers of both signs", got=values)  # fmt: skip
 
 
 def _encodable(part) -> Tensor:

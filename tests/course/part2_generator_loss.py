@@ -1,13 +1,15 @@
 """The generator's loss and λ.
 
 Accepted for the generator: -log D(E(x)), and equation 15 literally, log(1 - D(E(x))); a discriminator with a sigmoid
-together with losses on probabilities (its own criterion speaks of it); logged values as tensors or numbers.
+together with losses on probabilities (its own criterion speaks of it); smoothed labels, with a remark; logged values as
+tensors or numbers.
 """
 
 import torch
 import torch.nn.functional as F
 
 from course.aae_standins import (
+    SMOOTHED,
     Judge,
     autoencoder_losses,
     close,
@@ -16,8 +18,9 @@ from course.aae_standins import (
     new_model,
     number,
     on_logits,
+    smoothed,
 )
-from course.criterion import criterion, expect
+from course.criterion import Remark, criterion, expect
 
 
 def _gen(part, logit: float, probabilities: bool) -> float:
@@ -76,6 +79,8 @@ def generator_is_cross_entropy(part):
         squashed = [_softplus(-torch.tensor(logit).sigmoid().item()) for logit in logits]
         twice = all(close(a, b) for a, b in zip(squashed, got, strict=True))
         summed = any(all(close(6 * a, b) for a, b in zip(form, got, strict=True)) for form in forms)
+        if smoothed(got, [(logit, None) for logit in logits]):
+            raise Remark(SMOOTHED)
         hint = "gen_loss is not the binary cross entropy of the discriminator's logits"
         if twice:
             hint = "the sigmoid is applied twice: binary_cross_entropy_with_logits takes the logits as they are"
@@ -138,6 +143,7 @@ def autoencoder_log(part):
         found = autoencoder_losses(part, logit=-2.0, delta=0.6, lambda_=0.25, probabilities=probabilities)
         for name in ("gen_loss", "recon_loss", "ae_loss"):
             expect(name in found.logged, f"the logging dictionary has no {name}", got=", ".join(map(str, found.logged)))
+        expect(not found.exchanged, "recon_loss and gen_loss are logged under each other's names")
         logged = number(found.logged["ae_loss"])
         expect(
             close(logged, found.total),

@@ -23,6 +23,14 @@ def encoder_codes(part):
         got=list(z.shape),
     )
     expect(z.std(dim=0).max() > 0, "the codes of different images are equal: the input is not used")
+    encoder = part.models.ConvEncoder(z_dim=64)  # many numbers, with large biases of both signs
+    with torch.no_grad():
+        for name, parameter in encoder.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_(std=3)
+        z = encoder(_images())
+    hint = "codes are never negative: leave out the activation after the last layer, since draws of N(0, I) have both "
+    expect(z.min() < -0.3 or z.max() <= 0, hint + "signs", given="an encoder with random biases", got=z)
 
 
 @criterion("2.4")
@@ -73,7 +81,7 @@ def decoder_stays_in_range(part):
 
 @criterion("2.5")
 def discriminator_logits(part):
-    """The discriminator gives one logit for each code, without a sigmoid."""
+    """The discriminator gives one logit for each code, a nonlinear function without a sigmoid."""
     torch.manual_seed(0)
     discriminator = part.models.Discriminator(z_dim=Z)
     logits = discriminator(torch.randn(6, Z))
@@ -86,6 +94,8 @@ def discriminator_logits(part):
     )
     layers = [m for m in discriminator.modules() if isinstance(m, nn.Linear)]
     with torch.no_grad():
+        z = torch.randn(64, Z)
+        bent = (discriminator(z) + discriminator(-z)) / 2 - discriminator(0 * z)
         for parameter in layers[-1].parameters() if layers else ():
             parameter.mul_(1000)
         logits = discriminator(10 * torch.randn(64, Z))
@@ -96,6 +106,11 @@ def discriminator_logits(part):
         given="a discriminator with large weights",
         expected="any number",
         got=f"values {low:.4g} to {high:.4g}",
+    )
+    expect(
+        bent.abs().max() > 1e-5,
+        "the discriminator is linear: put an activation, LeakyReLU(0.2), between its layers",
+        expected="a nonlinear function of the code",
     )
     expect(
         low < 0 or high < 0.5,

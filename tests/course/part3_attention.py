@@ -8,7 +8,6 @@ import math
 
 import torch
 
-from course.aae_standins import on_fake_gpu, on_gpu
 from course.criterion import criterion, expect
 from course.gpt_probes import (
     BATCH,
@@ -24,6 +23,7 @@ from course.gpt_probes import (
     softmax_of,
     triangle,
 )
+from course.pretended_gpu import on_gpu, stays_on_gpu
 
 
 @criterion("3.2")
@@ -124,8 +124,8 @@ def attention_mask_fits_the_sequence(part):
 @criterion("3.2")
 def attention_on_the_device_of_the_input(part):
     """Attention makes its tensors on the model's device."""
-    with on_fake_gpu(
+    with stays_on_gpu(
         "attention makes a tensor on the CPU, whatever the model's device: use the buffer mask, or x.device"
     ):
         module = on_gpu(part.gpt.CausalSelfAttention(config(part)).eval())
-        module(torch.zeros(BATCH, LENGTH, CHANNELS, device="cuda"))
+        module(on_gpu(torch.zeros(BATCH, LENGTH, CHANNELS)))

@@ -4,9 +4,9 @@ from unittest.mock import patch
 
 import torch
 
-from course.aae_standins import on_fake_gpu, on_gpu
 from course.criterion import criterion, expect
 from course.gpt_probes import BLOCK, VOCAB, Markov, NoAttention, attempt, call_generate, config
+from course.pretended_gpu import on_gpu, stays_on_gpu
 
 ALWAYS = 7  # the token that follows in the criteria on lengths
 PEAK = 60.0  # logits that leave no chance to another token
@@ -131,7 +131,7 @@ def generate_crops_the_context(part):
 def generate_on_the_device_of_the_prompt(part):
     """Generation makes its tensors on the model's device."""
     hint = "generate makes a tensor on the CPU, whatever the model's device"
-    with on_fake_gpu(hint), patch.object(part.gpt, "CausalSelfAttention", NoAttention, create=True):
+    with stays_on_gpu(hint), patch.object(part.gpt, "CausalSelfAttention", NoAttention, create=True):
         model = on_gpu(part.gpt.GPT(config(part)).eval())
         for draw, top_k in ((True, 3), (False, None)):
-            call_generate(model, torch.zeros(2, 2, dtype=torch.long, device="cuda"), 1, do_sample=draw, top_k=top_k)
+            call_generate(model, on_gpu(torch.zeros(2, 2, dtype=torch.long)), 1, do_sample=draw, top_k=top_k)
