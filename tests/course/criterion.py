@@ -42,8 +42,10 @@ def expect(ok: Any, hint: str, *, given: Any = None, expected: Any = None, got: 
 
 
 def is_gap(error: BaseException) -> bool:
-    """Whether this is what a template's gap raises: NotImplementedError, a bare `raise`, or UnboundLocalError, where a
-    gap without an exception leaves a variable without a value."""
+    """Whether this is what a template's gap raises: NotImplementedError, a bare `raise`, or, where a gap without an
+    exception leaves a variable without a value or with None, UnboundLocalError and what None cannot do."""
+    if isinstance(error, (AttributeError, TypeError)):
+        return "NoneType" in str(error)
     return isinstance(error, (NotImplementedError, UnboundLocalError)) or "No active exception to reraise" in str(error)
 
 

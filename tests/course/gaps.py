@@ -78,7 +78,7 @@ def _is_gap(function: ast.FunctionDef, known: set[str]) -> bool:
     changed = set()  # otherwise than by a plain assignment
     for node in nodes:
         if isinstance(node, ast.Assign):
-            for target, value in (pair for target in node.targets for pair in _pairs(target, node.value)):
+            for target, value in (pair for one in node.targets for pair in _pairs(one, node.value)):
                 if isinstance(target, ast.Name):
                     values.setdefault(target.id, []).append(value)
                 else:

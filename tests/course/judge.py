@@ -5,6 +5,7 @@ import importlib
 import logging
 import os
 import random
+import re
 import socket
 import sys
 import traceback
@@ -129,12 +130,18 @@ def _in_words(error: BaseException, folder: Path) -> str:
         return f"{where} asks for a GPU, whatever the machine: use the device of the model or of the input"
     if NO_NETWORK in text:
         return f"{where or 'the code'} asks for the network, which no criterion needs: {own[-1].line if own else text}"
-    if own and own[-1] is frames[-1] and isinstance(error, UnboundLocalError):
-        return f"{_function(error)} gives {error.name or 'a variable'} no value ({where}): is it implemented?"
-    if own and own[-1] is frames[-1] and is_gap(error):
-        return f"{_function(error)} is not implemented ({where})"
-    if own and "NoneType" in text and frames[-1] in own:
-        return f"{where} (`{own[-1].line}`) works with None: is what it uses implemented?"
+    if own and own[-1] is frames[-1]:
+        if isinstance(error, NameError):
+            name = re.search(r"'(\w+)'", text)
+            name = name.group(1) if name else "a variable"
+            why = "is it implemented?" if isinstance(error, UnboundLocalError) else "is it implemented, or imported?"
+            return f"{_function(error)} gives {name} no value ({where}): {why}"
+        if "NoneType" in text:
+            return f"{where} (`{own[-1].line}`) works with None: is what it uses implemented?"
+        if is_gap(error):
+            return f"{_function(error)} is not implemented ({where})"
+    if own and "optimizer got an empty parameter list" in text:
+        return f"{where}: the optimizer gets no parameters: are the networks implemented?"
     what = f"{type(error).__name__}: {text}" if text else type(error).__name__
     if not own and "NoneType" in text:
         return "a function returns nothing (None), or something with None in it: is it implemented?"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 
-from course.criterion import Failure, criterion
+from course.criterion import Failure, criterion, is_gap
 from course.part1_manifold import NumberedDecoder
 from course.pretended_gpu import OnGpu, on_gpu, pretended_gpu, stays_on_gpu
 from course.standins_part1 import FUNCTIONS, Z_DIM, Calls, images, make_vae, network, replaced
@@ -50,7 +50,9 @@ def device_of_the_networks(part):
     """Encoder and decoder work on a GPU."""
     try:
         encoder, decoder = on_gpu(network(part, "CNNEncoder")), on_gpu(network(part, "CNNDecoder"))
-    except Exception:
+    except Exception as error:
+        if is_gap(error):
+            raise
         return
     _stays(lambda: encoder(on_gpu(images())), "the encoder makes a tensor on the CPU: use the device of its input")
     _stays(

@@ -15,7 +15,7 @@ from PIL import Image
 from scipy import stats
 from torch import Tensor, nn
 
-from course.criterion import Failure, criterion, expect
+from course.criterion import Failure, criterion, expect, is_gap
 from course.standins_part1 import PIXELS, Z_DIM, Calls, make_vae, replaced, sure_of
 
 
@@ -185,8 +185,9 @@ def _right_samples(vae, pictures: Tensor, always: bool = False) -> bool:
         samples = _grey_values(result)
         if bool((samples.round().view(4, 28, 28) == pictures).all()) and not (always and samples.dim() != 4):
             return False
-    except Exception:
-        pass
+    except Exception as error:
+        if is_gap(error):
+            raise
     first = result[0] if isinstance(result, (tuple, list)) else result
     divided = isinstance(first, Tensor) and first.is_floating_point() and first.max() <= 1.001
 

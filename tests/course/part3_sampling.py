@@ -10,6 +10,7 @@ import torch
 
 from course.criterion import criterion, expect
 from course.gpt_probes import VOCAB, Markov, attempt, far, in_words, is_exchanged, shares
+from course.part3_forbidden import refuse_gap
 
 LOGITS = torch.tensor([0.5, -1.0, 2.0, 0.1, 1.2, -0.6, 0.8, -2.0, 1.6, 0.0, -0.3])
 FLAT = 0.15 * torch.tensor([3.0, 8, 1, 10, 5, 0, 7, 2, 9, 4, 6])  # all tokens likely, so that each kept one is seen
@@ -119,6 +120,7 @@ def top_k_is_each_sequence_s_own(part):
 @criterion("3.3")
 def top_p_keeps_the_most_probable_tokens(part):
     """top_p leaves the most probable tokens that make up p. Passed in editions without it."""
+    refuse_gap(part)
     if "top_p" not in inspect.signature(part.gpt.GPT.generate).parameters or not _draws(part):
         return
     probs = torch.tensor([0.03, 0.3, 0.02, 0.15, 0.01, 0.4, 0.02, 0.03, 0.02, 0.01, 0.01])
