@@ -8,10 +8,8 @@ smoothed labels, with a remark.
 import itertools
 
 import torch
-import torch.nn.functional as F
 
 from course.aae_standins import (
-    SMOOTHED,
     Judge,
     Z,
     close,
@@ -24,14 +22,10 @@ from course.aae_standins import (
     number,
     on_logits,
     prior_draws,
-    smoothed,
 )
 from course.criterion import Remark, criterion, expect
+from course.cross_entropy import SMOOTHED, smoothed, softplus
 from course.pretended_gpu import on_gpu, stays_on_gpu
-
-
-def _softplus(x: float) -> float:
-    return F.softplus(torch.tensor(x)).item()
 
 
 def _depends(part, probabilities: bool) -> tuple[bool, bool]:
@@ -93,13 +87,13 @@ def discriminator_is_cross_entropy(part):
         points = ((1.5, -0.5), (-1.0, 2.0), (0.3, 0.7))
         got = [discriminator_losses(part, real, fake, probabilities).total for real, fake in points]
         forms = [
-            [a * _softplus(s * real) + b * _softplus(t * fake) for real, fake in points]
+            [a * softplus(s * real) + b * softplus(t * fake) for real, fake in points]
             for a, b, s, t in itertools.product((-1, -0.5, 0, 0.5, 1), (-1, -0.5, 0, 0.5, 1), (1, -1), (1, -1))
             if 0 in (a, b) or abs(a) == abs(b)  # discriminator_roles tells of wrong signs
         ]
         squash = [[torch.tensor(logit).sigmoid().item() for logit in point] for point in points]
         twice = any(
-            all(close(c * (_softplus(-real) + _softplus(fake)), b) for (real, fake), b in zip(squash, got, strict=True))
+            all(close(c * (softplus(-real) + softplus(fake)), b) for (real, fake), b in zip(squash, got, strict=True))
             for c in (0.5, 1)
         )
         if smoothed(got, points):
@@ -107,7 +101,7 @@ def discriminator_is_cross_entropy(part):
         hint = "disc_loss is not the binary cross entropy of the discriminator's logits"
         if twice:
             hint = "the sigmoid is applied twice: binary_cross_entropy_with_logits takes the logits as they are"
-        expected = [(_softplus(-real) + _softplus(fake)) / 2 for real, fake in points]
+        expected = [(softplus(-real) + softplus(fake)) / 2 for real, fake in points]
         expect(
             any(all(close(a, b) for a, b in zip(form, got, strict=True)) for form in forms),
             hint,

@@ -6,10 +6,8 @@ tensors or numbers.
 """
 
 import torch
-import torch.nn.functional as F
 
 from course.aae_standins import (
-    SMOOTHED,
     Judge,
     autoencoder_losses,
     close,
@@ -18,17 +16,13 @@ from course.aae_standins import (
     new_model,
     number,
     on_logits,
-    smoothed,
 )
 from course.criterion import Remark, criterion, expect
+from course.cross_entropy import SMOOTHED, smoothed, softplus
 
 
 def _gen(part, logit: float, probabilities: bool) -> float:
     return autoencoder_losses(part, logit=logit, probabilities=probabilities).gen
-
-
-def _softplus(x: float) -> float:
-    return F.softplus(torch.tensor(x)).item()
 
 
 @criterion("2.5")
@@ -73,10 +67,10 @@ def generator_is_cross_entropy(part):
         got = [_gen(part, logit, probabilities) for logit in logits]
         if max(got) - min(got) < 1e-3:
             return  # asks no discriminator, which has its own criterion
-        right = [_softplus(-logit) for logit in logits]
-        forms = [[s * _softplus(t * logit) for logit in logits] for s in (1, -1) for t in (1, -1)]
+        right = [softplus(-logit) for logit in logits]
+        forms = [[s * softplus(t * logit) for logit in logits] for s in (1, -1) for t in (1, -1)]
         ok = any(all(close(a, b) for a, b in zip(form, got, strict=True)) for form in forms)
-        squashed = [_softplus(-torch.tensor(logit).sigmoid().item()) for logit in logits]
+        squashed = [softplus(-torch.tensor(logit).sigmoid().item()) for logit in logits]
         twice = all(close(a, b) for a, b in zip(squashed, got, strict=True))
         summed = any(all(close(6 * a, b) for a, b in zip(form, got, strict=True)) for form in forms)
         if smoothed(got, [(logit, None) for logit in logits]):

@@ -17,8 +17,8 @@ FLAT = 0.15 * torch.tensor([3.0, 8, 1, 10, 5, 0, 7, 2, 9, 4, 6])  # all tokens l
 
 
 def _draws(part) -> bool:
-    """Whether anything is drawn at all, which has a criterion of its own."""
-    return int((shares(part, FLAT, rows=300) > 0).sum()) > 1
+    """Whether tokens are drawn from the softmax, which has a criterion of its own."""
+    return not far(shares(part, FLAT), FLAT.softmax(dim=-1))
 
 
 @criterion("3.3")
@@ -87,10 +87,10 @@ def top_k_keeps_k_tokens(part):
         expect(kept == best, hint, given=f"top_k {k}", expected=f"tokens {sorted(best)}", got=f"tokens {sorted(kept)}")
 
 
-def _kept(part, table: torch.Tensor, first: list[int]) -> list[set[int]]:
-    """Tokens that are drawn after each of two tokens, with top_k 3, in a batch of these tokens."""
+def _kept(part, table: torch.Tensor, first: list[int], **filters: float) -> list[set[int]]:
+    """Tokens that are drawn after each of two tokens, with top_k or top_p, in a batch of these tokens."""
     idx = torch.tensor(first).repeat(800)[:, None]
-    out = Markov(part, table)(idx, 1, do_sample=not is_exchanged(part), top_k=3)[:, -1]
+    out = Markov(part, table)(idx, 1, do_sample=not is_exchanged(part), **filters)[:, -1]
     return [set(out[idx[:, 0] == token].tolist()) for token in (0, 1)]
 
 
@@ -102,12 +102,12 @@ def top_k_is_each_sequence_s_own(part):
     hint = "top_k takes one threshold for the whole batch: each sequence has its own"
     for order in ([0, 1], [1, 0]):
         apart = [
-            attempt(lambda token=token: _kept(part, table, [token]), "generate fails with top_k")[token]
+            attempt(lambda token=token: _kept(part, table, [token], top_k=3), "generate fails with top_k")[token]
             for token in (0, 1)
         ]
         if any(len(kept) != 3 for kept in apart):
             return  # top_k is wrong for equal sequences already, which has its own criterion
-        together = attempt(lambda order=order: _kept(part, table, order), hint)
+        together = attempt(lambda order=order: _kept(part, table, order, top_k=3), hint)
         expect(
             together == apart,
             hint,
@@ -138,3 +138,9 @@ def top_p_keeps_the_most_probable_tokens(part):
         expected="tokens 1 and 5",
         got=f"tokens {sorted(kept)}",
     )
+    table = probs.log().repeat(VOCAB, 1)
+    table[1] = table[1].roll(1)  # tokens 6 and 2 instead of 5 and 1
+    after = attempt(lambda: _kept(part, table, [0, 1], top_p=0.6), "generate fails with top_p")
+    hint = "top_p takes the tokens of one sequence for the whole batch: each has its own"
+    expect(after[0] <= {5, 1} and after[1] <= {6, 2}, hint, given="two kinds of sequences, top_p 0.6",
+           expected="tokens 1 and 5, tokens 2 and 6", got=f"tokens {sorted(after[0])}, tokens {sorted(after[1])}")  # fmt: skip
