@@ -302,8 +302,8 @@ class Markov:
 
 
 def call_generate(model: nn.Module, idx: Tensor, count: int, **kwargs: Any) -> Tensor:
-    """What the student's `generate` returns. Where it adds nothing, since it makes too few tokens, which has a criterion
-    of its own, it is asked for one more, and for as many more as the prompt has. Raises Failure where that fails."""
+    """What the student's `generate` returns. Where it adds nothing, perhaps since it makes too few tokens, it is
+    asked for one more, and for as many more as the prompt has. Raises Failure where that adds nothing, either."""
     for asked in (count, count + 1, count + idx.size(1)):
         out = _generated(model, idx, asked, **kwargs)
         expect(isinstance(out, Tensor), "generate returns no tokens: is it implemented?", got=type(out).__name__)

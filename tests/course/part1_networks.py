@@ -116,6 +116,13 @@ def networks_with_two_latents(part):
             raise
         except RuntimeError as error:
             raise Failure(hint.format(name), given="z_dim 2", got=str(error)) from error
+    with torch.no_grad():
+        usual = (
+            network(part, "CNNEncoder").eval()(imgs)[0].shape,
+            network(part, "CNNDecoder").eval()(torch.randn(5, 20)),
+        )
+    if usual[0] != (5, 20) or usual[1].shape != (5, 16, 28, 28):
+        return  # which encoder_outputs and decoder_outputs tell
     given = "z_dim 2"
     expect(mean.shape == log_std.shape == (5, 2), "z_dim decides the width of mean and log_std", given=given,
            expected=[5, 2], got=mean.shape)  # fmt: skip

@@ -142,5 +142,6 @@ def top_p_keeps_the_most_probable_tokens(part):
     table[1] = table[1].roll(1)  # tokens 6 and 2 instead of 5 and 1
     after = attempt(lambda: _kept(part, table, [0, 1], top_p=0.6), "generate fails with top_p")
     hint = "top_p takes the tokens of one sequence for the whole batch: each has its own"
-    expect(after[0] <= {5, 1} and after[1] <= {6, 2}, hint, given="two kinds of sequences, top_p 0.6",
-           expected="tokens 1 and 5, tokens 2 and 6", got=f"tokens {sorted(after[0])}, tokens {sorted(after[1])}")  # fmt: skip
+    got = f"tokens {sorted(after[0])}, tokens {sorted(after[1])}"
+    right = after[0] <= {5, 1} and after[1] <= {6, 2}
+    expect(right, hint, given="two kinds of sequences, top_p 0.6", expected="tokens 1 and 5, tokens 2 and 6", got=got)
