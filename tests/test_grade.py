@@ -205,7 +205,7 @@ def test_html(graded):
     Reader().feed(text)
     assert tags.count("tr") == 1 + len(solutions)
     assert tags.count("details") == sum(said is not None for _, said in HOSTILE.values()) + len(solutions)
-    assert "<b>A remark</b>" in text
+    assert "<b>nothing is lost</b>" in text and "<small>A remark</small>" in text
     assert "assert 1 &gt; 2" in text
 
 

@@ -121,7 +121,10 @@ def discriminator_logits(part):
 
 @criterion("2.4")
 def model_reconstructs(part):
-    """AdversarialAE.forward gives reconstructions and codes, in this order. More outputs are accepted."""
+    """AdversarialAE.forward gives reconstructions and codes, in this order.
+
+    More outputs are accepted.
+    """
     model, x = new_model(part), _images()
     recon, z = model(x)[:2]
     code = model.encoder(x)
@@ -142,7 +145,10 @@ def model_reconstructs(part):
 
 @criterion("2.6")
 def networks_take_two_dimensions(part):
-    """The networks work with two latent dimensions as well. Where they fail with three, other criteria say so."""
+    """The networks work with two latent dimensions as well.
+
+    Where they fail with three, other criteria say so.
+    """
     x, models = _images(4), part.models
     shapes = {
         "ConvEncoder": lambda z_dim: (x, (4, z_dim)),

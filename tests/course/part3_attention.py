@@ -46,6 +46,12 @@ def _has_softmax_twice(found: Weights) -> bool:
     return torch.allclose(found.weights, scores.softmax(dim=-1).softmax(dim=-1).to(found.weights.dtype), atol=1e-4)
 
 
+def _is_filled_afterwards(found: Weights) -> bool:
+    """Whether the output is no number wherever anything is hidden, that is at all positions but the last."""
+    rows = found.known.all(dim=-1).all(dim=1).all(dim=0)  # (T)
+    return bool(rows[-1] and not rows[:-1].any())
+
+
 def _is_negative(found: Weights) -> bool:
     return bool((found.weights.nan_to_num() < -1e-3).any())
 
@@ -81,7 +87,7 @@ def attention_is_causal(part):
     transposed = torch.equal(found.seen, triangle().T.expand_as(found.seen))
     if axis is None and found.known.all() and (transposed or _is_negative(found) or _has_softmax_twice(found)):
         return  # which attention_is_a_softmax_of_scores tells
-    if found.output.isinf().any():
+    if _is_filled_afterwards(found):
         return  # which attention_masks_before_the_softmax tells
     if axis not in ("head", "batch"):  # where all that a softmax is over may be masked
         expect_causal(found)
@@ -93,7 +99,7 @@ def attention_masks_before_the_softmax(part):
     found = attend(build_attention(part))
     axis, c = softmax_of(found)
     hint = "minus infinity is filled into the weights, after the softmax: mask the scores before it"
-    expect(not found.output.isinf().any(), hint, expected="finite numbers", got="infinite outputs")
+    expect(not _is_filled_afterwards(found), hint, expected="finite numbers", got="NaN")
     if axis != "row":
         return
     sums = found.weights.nan_to_num(posinf=0, neginf=0).sum(dim=-1)[found.known.all(dim=-1)]

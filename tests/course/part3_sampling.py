@@ -97,6 +97,8 @@ def _kept(part, table: torch.Tensor, first: list[int], **filters: float) -> list
 @criterion("3.3")
 def top_k_is_each_sequence_s_own(part):
     """Each sequence of a batch has its own k most probable tokens."""
+    if not _draws(part):
+        return
     table = FLAT.repeat(VOCAB, 1)
     table[1] = FLAT.flip(0) + 3
     hint = "top_k takes one threshold for the whole batch: each sequence has its own"
@@ -130,7 +132,7 @@ def top_p_keeps_the_most_probable_tokens(part):
     if len(kept) == VOCAB:
         hint = "top_p has no effect"
     elif 5 not in kept:
-        hint = "top_p removes the most probable tokens and keeps the others: it is inverted"
+        hint = "top_p removes the most probable tokens: it is inverted, or its mask is left in the order of the sort"
     expect(
         5 in kept and kept <= {5, 1},
         hint,
