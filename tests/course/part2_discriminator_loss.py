@@ -239,7 +239,10 @@ def prior_has_the_shape_of_the_codes(part):
 
 @criterion("2.5")
 def prior_on_the_device_of_the_codes(part):
-    """Draws from the prior are made on the model's device."""
-    with stays_on_gpu("the draws from the prior are made on the CPU, whatever the model's device"):
+    """Draws from the prior, and the targets of both losses, are made on the model's device."""
+    with stays_on_gpu("get_loss_autoencoder makes a tensor on the CPU, whatever the model's device"):
+        model, x = on_gpu(new_model(part)), on_gpu(torch.zeros(4, 1, 28, 28))
+        model.get_loss_autoencoder(x, x + 1, on_gpu(torch.zeros(4, Z)), 0.5)
+    with stays_on_gpu("draws from the prior, or targets, are made on the CPU, whatever the model's device"):
         model = on_gpu(new_model(part))
         model.get_loss_discriminator(on_gpu(torch.zeros(4, Z)))
