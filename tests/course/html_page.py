@@ -13,7 +13,7 @@ table { border-collapse: collapse; }
 th, td { border: 1px solid var(--line); padding: .4rem .6rem; vertical-align: top; text-align: left; }
 thead th { position: sticky; top: 0; background: Canvas; }
 tbody th { position: sticky; left: 0; background: Canvas; min-width: 10rem; }
-td.cell:has(details[open]) { min-width: 22rem; }
+td.cell { min-width: 7rem; } td.cell:has(details[open]) { min-width: 22rem; }
 td.full { background: var(--full); } td.some { background: var(--some); } td.none { background: var(--none); }
 summary { cursor: pointer; white-space: nowrap; }
 small, dt { opacity: .7; font-weight: normal; }
