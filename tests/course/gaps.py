@@ -75,16 +75,14 @@ def _is_gap(function: ast.FunctionDef, known: set[str]) -> bool:
         return False
     arguments = {arg.arg for arg in ast.walk(function.args) if isinstance(arg, ast.arg)}
     values: dict[str, list[ast.expr]] = {}
-    changed = set()  # otherwise than by a plain assignment
+    plain = set()  # the names that an assignment gives a value of its own
     for node in nodes:
         if isinstance(node, ast.Assign):
             for target, value in (pair for one in node.targets for pair in _pairs(one, node.value)):
                 if isinstance(target, ast.Name):
                     values.setdefault(target.id, []).append(value)
-                else:
-                    changed |= {one.id for one in ast.walk(target) if isinstance(one, ast.Name)}
-        elif not isinstance(node, ast.Name):
-            changed |= {name for one in (node, *ast.iter_child_nodes(node)) for name in _bound(one)}
+                    plain.add(target)
+    changed = {name for node in nodes if node not in plain for name in _bound(node)}
 
     def is_nothing(value: ast.expr | None) -> bool:
         if value is None or (isinstance(value, ast.Constant) and value.value is None):
