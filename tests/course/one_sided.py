@@ -17,6 +17,7 @@ def expect_both_signs(network: nn.Module, outputs: Callable[[], Tensor], hint: s
     """
     torch.manual_seed(0)
     with torch.no_grad():
+        outputs()  # gives lazy layers their weights
         for name, parameter in network.named_parameters():
             if name.endswith("bias"):
                 parameter.normal_(std=3)

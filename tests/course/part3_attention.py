@@ -159,5 +159,5 @@ def attention_on_the_device_of_the_input(part):
     with stays_on_gpu(
         "attention makes a tensor on the CPU, whatever the model's device: use the buffer mask, or x.device"
     ):
-        module = on_gpu(part.gpt.CausalSelfAttention(config(part)).eval())
+        module = on_gpu(part.gpt.CausalSelfAttention(config(part, device="cuda")).eval())
         module(on_gpu(torch.zeros(BATCH, LENGTH, CHANNELS)))

@@ -145,6 +145,6 @@ def generate_on_the_device_of_the_prompt(part):
     """Generation makes its tensors on the model's device."""
     hint = "generate makes a tensor on the CPU, whatever the model's device"
     with stays_on_gpu(hint), patch.object(part.gpt, "CausalSelfAttention", NoAttention, create=True):
-        model = on_gpu(part.gpt.GPT(config(part)).eval())
+        model = on_gpu(part.gpt.GPT(config(part, device="cuda")).eval())
         for draw, top_k in ((True, 3), (False, None)):
             call_generate(model, on_gpu(torch.zeros(2, 2, dtype=torch.long)), 1, do_sample=draw, top_k=top_k)
