@@ -174,6 +174,10 @@ def accuracy_threshold(part):
             expected="1, then 0",
             got=f"{right:.4g}, then {wrong:.4g}",
         )
+        if not mirrored:
+            got = _accuracy(part, 0.3, -0.3, probabilities)
+            hint = "the threshold is wrong: a logit above 0 calls a code real, and only for probabilities it is 0.5"
+            expect(close(got, 1), hint, given="logits 0.3 and -0.3 for prior and codes", expected=1, got=got)
 
     on_logits(part, check)
 

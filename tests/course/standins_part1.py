@@ -90,8 +90,8 @@ class Encoder(Network):
 
 
 class Decoder(Network):
-    """Logits [N, 16, 28, 28], normalised (so that they are log probabilities, too), which do not depend on z unless
-    `slope` is not zero. `seen` holds the latent vectors that it was given.
+    """Logits [N, 16, 28, 28], normalised (so that they are log probabilities, too) unless `shift` is not zero, which do
+    not depend on z unless `slope` is not zero. `seen` holds the latent vectors that it was given.
 
     Where the logits are fewer than the latent vectors they are repeated; where they are more, each call continues
     after the last, so that latent vectors may come one by one.
@@ -102,7 +102,7 @@ class Decoder(Network):
     ):
         super().__init__(16, num_filters, z_dim)
         self.logits = nn.Parameter(torch.zeros(1, 16, 28, 28))
-        self.slope, self.next = 0.0, 0
+        self.slope, self.shift, self.next = 0.0, 0.0, 0
         self.seen: list[Tensor] = []
 
     def forward(self, z: Tensor) -> Tensor:
@@ -114,7 +114,7 @@ class Decoder(Network):
         if self.slope:
             tilt = torch.linspace(-1, 1, 16, device=z.device).view(1, 16, 1, 1)
             logits = logits + self.slope * tilt * z.sum(dim=1).view(-1, 1, 1, 1)
-        return F.log_softmax(logits, dim=1).contiguous()
+        return F.log_softmax(logits, dim=1).contiguous() + self.shift
 
     def latents(self) -> Tensor:
         """All latent vectors seen, [N, z_dim]."""

@@ -281,6 +281,11 @@ MUTANTS = [
         "accuracy_threshold",
         (ACCURACY, "accuracy = (logits_real > 0).float().mean() + (logits_fake < 0).float().mean()"),
     ),
+    _models(
+        "accuracy_of_logits_at_one_half",
+        "accuracy_threshold",
+        (ACCURACY, "accuracy = torch.cat([logits_real > 0.5, logits_fake < 0.5]).float().mean()"),
+    ),
     _models("real_term_of_codes", "discriminator_has_both_terms", (REAL, REAL.replace("logits_real", "logits_fake"))),
     _models(
         "discriminator_loss_with_the_wrong_sign",

@@ -246,7 +246,6 @@ MUTANTS = [
         (APPEND, APPEND.replace("        return idx\n", "            return idx\n")),
     ),
     _gpt("softmax_twice", "attention_is_a_softmax_of_scores", (SOFTMAX, SOFTMAX + SOFTMAX)),
-    _gpt("log_softmax", "attention_is_a_softmax_of_scores", (SOFTMAX, SOFTMAX.replace("softmax", "log_softmax"))),
     _gpt("mask_not_assigned", "attention_is_causal", (MASK, MASK.removeprefix("att = "))),
     _gpt(
         "scaled_after_the_softmax",
