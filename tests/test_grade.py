@@ -74,7 +74,12 @@ HOSTILE = {
     "syntax_error": ("def run(:", "hostile.py cannot be imported: SyntaxError"),
     "skip_at_import": ("import pytest\npytest.skip('x', allow_module_level=True)", "cannot be imported: Skipped: x"),
     "input_at_import": ("input()", "cannot be imported: EOFError"),
-    "missing_package": ("import no_such_package", "it needs the module no_such_package"),
+    "missing_package": (
+        "import no_such_package\ndef run(): assert no_such_package.f(1) > 0",
+        "(the code imports no_such_package, not installed here: a stand-in took its place)",
+    ),
+    "unused_package": ("from no_such_package.part import f as g\n@g\ndef run(): assert True", None),
+    "tried_package": ("try: import no_such_package\nexcept ImportError: no = True\ndef run(): assert no", None),
     "no_function": ("", "part1/hostile.py has no function run"),
     "exit": ("import os\ndef run(): os._exit(0)", "ended the whole process (exit code 0)"),
     "sys_exit": ("import sys\ndef run(): sys.exit(3)", "part1/hostile.py, line 2 calls sys.exit(3)"),
@@ -200,7 +205,7 @@ def test_html(graded):
     Reader().feed(text)
     assert tags.count("tr") == 1 + len(solutions)
     assert tags.count("details") == sum(said is not None for _, said in HOSTILE.values()) + len(solutions)
-    assert "<b>A remark</b>" in text
+    assert "<b>nothing is lost</b>" in text and "<small>A remark</small>" in text
     assert "assert 1 &gt; 2" in text
 
 
@@ -275,16 +280,28 @@ def test_points_are_the_assignments():
         assert set(weights) - {"by hand"} <= names, f"question {question} weighs criteria that it has not"
 
 
-@pytest.mark.parametrize(
-    ("body", "said"),
-    [
-        ("raise NotImplementedError", "run is not implemented (part1/hostile.py, line 2)"),
-        ("raise", "run is not implemented (part1/hostile.py, line 2)"),
-    ],
-)
-def test_a_gap_is_called_so(tmp_path, toy_criteria, body, said):
-    write(tmp_path / "in", part1__hostile=f"def run():\n    {body}", part1__train_pl="")
-    assert said in grade(tmp_path / "in", "--criteria", toy_criteria, "--only", "hostile", "--verbose").stdout
+GAPS = {
+    "raise NotImplementedError": "sample is not implemented (part1/hostile.py, line 2)",
+    "raise": "sample is not implemented (part1/hostile.py, line 2)",
+    "pass": "sample is not implemented (part1/hostile.py, line 2)",
+    '"Draws."\n    x, y = None, None\n    return x, y': "sample is not implemented (part1/hostile.py, line 4)",
+    "assert run\n    z = None\n    return {'z': z}": "sample is not implemented (part1/hostile.py, line 4)",
+    "pass\n    return x_samples": "sample is not implemented (part1/hostile.py, line 3)",
+    "for x in (): y = x\n    return y": "sample gives y no value (part1/hostile.py, line 3): is it implemented?",
+    "x = [None]\n    return x[0].y": "part1/hostile.py, line 3 (`return x[0].y`) works with None: is what it uses",
+}
+
+
+def test_a_gap_is_called_so(tmp_path, toy_criteria):
+    for number, body in enumerate(GAPS):
+        text = f"def sample():\n    {body}\ndef run(): sample()"
+        write(tmp_path / str(number), part1__hostile=text, part1__train_pl="")
+    report = tmp_path / "results.json"
+    folders = [tmp_path / str(number) for number in range(len(GAPS))]
+    grade(*folders, "--criteria", toy_criteria, "--only", "hostile", "--json", report)
+    solutions = json.loads(report.read_text())["solutions"]
+    for solution, said in zip(solutions, GAPS.values(), strict=True):
+        assert said in criteria_of(solution)["hostile"]["hint"]
 
 
 def test_the_list_of_criteria(toy_criteria):

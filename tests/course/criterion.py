@@ -42,8 +42,11 @@ def expect(ok: Any, hint: str, *, given: Any = None, expected: Any = None, got: 
 
 
 def is_gap(error: BaseException) -> bool:
-    """Whether this is what a template's gap raises: `raise NotImplementedError`, or a bare `raise`."""
-    return isinstance(error, NotImplementedError) or "No active exception to reraise" in str(error)
+    """Whether this is what a template's gap raises: NotImplementedError, a bare `raise`, or, where a gap without an
+    exception leaves a variable without a value or with None, UnboundLocalError and what None cannot do."""
+    if isinstance(error, (AttributeError, TypeError)):
+        return "NoneType" in str(error)
+    return isinstance(error, (NotImplementedError, UnboundLocalError)) or "No active exception to reraise" in str(error)
 
 
 @dataclass(frozen=True)

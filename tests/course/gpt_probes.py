@@ -231,6 +231,16 @@ class NoAttention(nn.Module):
         return torch.zeros_like(x)
 
 
+def _beside_logits(model: nn.Module) -> tuple:
+    """What the student's forward returns beside the logits, such as a loss."""
+    try:
+        with torch.no_grad():
+            result = model(torch.arange(BLOCK)[None])
+        return tuple(result[1:]) if isinstance(result, tuple) else ()
+    except Exception:
+        return ()
+
+
 class Markov:
     """The student's GPT with weights by which each token's logits are a row of a table, whatever came before.
 
@@ -249,10 +259,11 @@ class Markov:
             ).eval()
         self.contexts: list[Tensor] = []
         if not self._set_weights(table):
+            rest = _beside_logits(model)
 
-            def forward(idx: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            def forward(idx: Tensor, *args: Any, **kwargs: Any) -> Any:
                 self.contexts.append(idx.detach().clone())
-                return table[idx]
+                return (table[idx], *rest) if rest else table[idx]
 
             model.forward = forward
         self.contexts.clear()
@@ -291,6 +302,17 @@ class Markov:
 
 
 def call_generate(model: nn.Module, idx: Tensor, count: int, **kwargs: Any) -> Tensor:
+    """What the student's `generate` returns. Where it adds nothing, perhaps since it makes too few tokens, it is
+    asked for one more, and for as many more as the prompt has. Raises Failure where that adds nothing, either."""
+    for asked in (count, count + 1, count + idx.size(1)):
+        out = _generated(model, idx, asked, **kwargs)
+        expect(isinstance(out, Tensor), "generate returns no tokens: is it implemented?", got=type(out).__name__)
+        if not torch.equal(out, idx):
+            return out
+    raise Failure("generate returns the prompt without a new token: is its loop implemented?")
+
+
+def _generated(model: nn.Module, idx: Tensor, count: int, **kwargs: Any) -> Any:
     if "top_p" in inspect.signature(model.generate).parameters:
         kwargs.setdefault("top_p", None)
     with torch.no_grad():

@@ -12,11 +12,13 @@ body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem; }
 table { border-collapse: collapse; }
 th, td { border: 1px solid var(--line); padding: .4rem .6rem; vertical-align: top; text-align: left; }
 thead th { position: sticky; top: 0; background: Canvas; }
-td.cell { min-width: 5.5rem; max-width: 22rem; }
+tbody th { position: sticky; left: 0; background: Canvas; min-width: 10rem; }
+td.cell { min-width: 7rem; } td.cell:has(details[open]) { min-width: 22rem; }
 td.full { background: var(--full); } td.some { background: var(--some); } td.none { background: var(--none); }
 summary { cursor: pointer; white-space: nowrap; }
-small, dt { opacity: .7; }
-ul { margin: .4rem 0 0; padding-left: 1.1rem; } li { margin-bottom: .5rem; overflow-wrap: anywhere; }
+small, dt { opacity: .7; font-weight: normal; }
+td > small, summary small { white-space: nowrap; }
+ul { margin: .4rem 0 0; padding-left: 1.1rem; } li { margin-bottom: .7rem; overflow-wrap: break-word; }
 dl { display: grid; grid-template-columns: auto 1fr; gap: 0 .6rem; margin: .1rem 0; font-size: 90%; } dd { margin: 0; }
 """
 
@@ -72,7 +74,8 @@ def _cell(result: SolutionResult, number: str) -> str:
 
 def _item(said: list[Finding]) -> str:
     """One reason, with the titles of the criteria that it fails."""
-    first, titles = said[0], "; ".join(escape(finding.title) for finding in said)
+    first, titles = said[0], "; ".join(escape(finding.title) for finding in said[:2])
+    titles += f"; and {len(said) - 2} more" if len(said) > 2 else ""
     listed = "".join(f"<dt>{key}</dt><dd>{escape(value)}</dd>" for key, value in first.values)
     lost = f"-{points(sum(finding.points for finding in said))}" if first.status == "failed" else "remark"
-    return f"<li><b>{titles}</b> <small>{lost}</small><br>{escape(first.hint)}<dl>{listed}</dl></li>"
+    return f"<li><b>{escape(first.hint)}</b> <small>{lost}</small><dl>{listed}</dl><small>{titles}</small></li>"

@@ -5,6 +5,7 @@ import importlib
 import logging
 import os
 import random
+import re
 import socket
 import sys
 import traceback
@@ -15,6 +16,7 @@ from typing import Any
 
 from course import packages
 from course.criterion import REGISTRY, Criterion, Failure, Remark, is_gap
+from course.gaps import GapFinder
 from course.student import StudentPart
 
 PRELOADED = (
@@ -82,25 +84,32 @@ def judge(name: str, folder: Path, part: str, edition: str, notify: Callable[[st
     replaced = packages.provide(folder)
     _seed()
     function = REGISTRY[name].function
+    sys.meta_path.insert(0, GapFinder(folder))
     student = StudentPart(folder, part, edition, importing=lambda file: notify(f"{file} is being imported"))
     try:
         function(student)
     except Failure as failure:
+        failure.hint += _about(_tops(replaced) - packages.PLOTS_AND_LOGS)
         status = "remark" if isinstance(failure, Remark) else "failed"
         values = {key: _printed(getattr(failure, key)) for key in ("given", "expected", "got")}
         _trace(verbose)
         return {"status": status, "hint": _short(failure.hint), **values}
     except BaseException as error:  # also SystemExit and pytest's outcomes
         _trace(verbose)
-        hint = _in_words(error, folder)
-        if replaced:
-            hint += f" ({', '.join(sorted(_tops(replaced)))}: not installed here, a stand-in took its place)"
+        hint = _in_words(error, folder) + _about(_tops(replaced))
         return {"status": "failed", "hint": _short(hint), "unexpected": True}
     return {"status": "passed", "hint": ""}
 
 
+def _about(missing: set[str]) -> str:
+    """What is to be said of packages that a stand-in replaced."""
+    names = ", ".join(sorted(missing))
+    return f" (the code imports {names}, not installed here: a stand-in took its place)" if missing else ""
+
+
 def _tops(names: list[str]) -> set[str]:
-    return {name.partition(".")[0] for name in names}
+    """The packages among these names: no name of which another is the beginning."""
+    return {name for name in names if not any(name.startswith(f"{other}.") for other in names)}
 
 
 def _trace(verbose: bool) -> None:
@@ -121,8 +130,18 @@ def _in_words(error: BaseException, folder: Path) -> str:
         return f"{where} asks for a GPU, whatever the machine: use the device of the model or of the input"
     if NO_NETWORK in text:
         return f"{where or 'the code'} asks for the network, which no criterion needs: {own[-1].line if own else text}"
-    if own and own[-1] is frames[-1] and is_gap(error):
-        return f"{_function(error)} is not implemented ({where})"
+    if own and own[-1] is frames[-1]:
+        if isinstance(error, NameError):
+            name = re.search(r"'(\w+)'", text)
+            name = name.group(1) if name else "a variable"
+            why = "is it implemented?" if isinstance(error, UnboundLocalError) else "is it implemented, or imported?"
+            return f"{_function(error)} gives {name} no value ({where}): {why}"
+        if "NoneType" in text:
+            return f"{where} (`{own[-1].line}`) works with None: is what it uses implemented?"
+        if is_gap(error):
+            return f"{_function(error)} is not implemented ({where})"
+    if own and "optimizer got an empty parameter list" in text:
+        return f"{where}: the optimizer gets no parameters: are the networks implemented?"
     what = f"{type(error).__name__}: {text}" if text else type(error).__name__
     if not own and "NoneType" in text:
         return "a function returns nothing (None), or something with None in it: is it implemented?"

@@ -1,9 +1,11 @@
 """Packages that a student's module imports and that are not installed here, or bear another name.
 
-`lightning` and `pytorch_lightning` are the same library; here the second is installed, and stands for both. Packages
-for plots and logs get a stand-in that accepts everything and does nothing, so that their absence fails nobody.
+`lightning` and `pytorch_lightning` are the same library; here the second is installed, and stands for both. Any other
+gets a stand-in that accepts everything and does nothing, so that the rest of the file can be judged; for packages for
+plots and logs that is as good as the real one. An import inside `try` fails as it would elsewhere.
 """
 
+import ast
 import importlib
 import importlib.abc
 import importlib.machinery
@@ -12,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-INERT = {
+PLOTS_AND_LOGS = {
     "IPython", "clearml", "colorama", "comet_ml", "cv2", "dotenv", "flash_attn", "git", "gdown", "imageio", "ipdb",
     "ipywidgets", "nltk", "pandas", "plotly", "psutil", "pudb", "pynvml", "seaborn", "skimage", "sympy", "tabulate",
     "tensorboardX", "tensorflow", "termcolor", "tiktoken", "torchinfo", "torchsummary", "torchtext", "torchviz", "umap",
@@ -62,8 +64,8 @@ class _InertModule(ModuleType):
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Answers for `lightning` before all others; for packages in INERT after all others, and only where a student's
-    file imports them: libraries that look for an optional package must not find one."""
+    """Answers for `lightning` before all others; for any other package after all others, and only where a student's
+    file imports it: libraries that look for an optional package must not find one."""
 
     def __init__(self, students: Path, inert: bool):
         self.students, self.inert = str(students), inert
@@ -71,10 +73,8 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
         top = name.partition(".")[0]
-        if self.inert:
-            wanted = top in INERT and (top in self.replaced or self._asked_by_student())
-        else:
-            wanted = top == "lightning"
+        missing = self.inert and (top in self.replaced or self._asked_by_student())
+        wanted = missing or (not self.inert and top == "lightning")
         return importlib.machinery.ModuleSpec(name, self, is_package=True) if wanted else None
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
@@ -98,11 +98,23 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         frame = sys._getframe(2)
         while frame is not None and "importlib" in frame.f_code.co_filename:
             frame = frame.f_back
-        return frame is not None and frame.f_code.co_filename.startswith(self.students)
+        return (
+            frame is not None
+            and frame.f_code.co_filename.startswith(self.students)
+            and not _is_tried(Path(frame.f_code.co_filename), frame.f_lineno)
+        )
+
+
+def _is_tried(file: Path, line: int) -> bool:
+    """Whether the line lies within a `try` that expects a failing import."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8", errors="replace"))):
+        if isinstance(node, ast.Try) and any(one.lineno <= line <= (one.end_lineno or 0) for one in node.body):
+            return bool(node.handlers)
+    return False
 
 
 def provide(students: Path) -> list[str]:
-    """Let files below this folder import `lightning` and the packages in INERT; the names of those that a stand-in
+    """Let files below this folder import `lightning` and packages that are not here; the names of those that a stand-in
     replaced appear in the list that is returned."""
     finder = _Finder(students, inert=True)
     sys.meta_path.insert(0, _Finder(students, inert=False))

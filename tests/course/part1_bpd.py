@@ -47,9 +47,9 @@ def bpd_batch_does_not_count(part):
 def bpd_all_dimensions_count(part):
     """Channels, height and width all count in bits per dimension."""
     shapes = ((1, 3, 28, 28), (1, 1, 14, 28), (1, 1, 28, 7))
-    plain = NLL * math.log2(math.e)
-    if all(close(_bpd(part, *shape), plain) for shape in shapes):
-        return  # divided by nothing, which bpd_value tells
+    factor = _bpd(part, 1, 1, 28, 28) * PIXELS / NLL
+    if not any(close(abs(factor), math.log2(math.e) ** power) for power in (0, 1, 2, -1)):
+        return  # no product of the dimensions at all, which bpd_value tells
     for shape in shapes:
         ratio = _bpd(part, *shape) * math.prod(shape) / (_bpd(part, 1, 1, 28, 28) * PIXELS)
         hint = "divide by the product of channels, height and width of the shape that is given"

@@ -130,6 +130,10 @@ def manifold_axes(part):
     numbers = _numbers(cells)
     if numbers.max() >= len(z):
         raise Failure("the pictures of the grid are not those that the decoder made")
+    if cells.max() - cells.min() < 1e-3:
+        return  # empty pictures, which manifold_shows_the_mean tells
+    if len(z[:, 0].unique()) > 5 * GRID:
+        return  # no grid, which manifold_percentiles tells
     places = z[numbers]  # (rows, columns, 2)
     for along_x in (0, 1):
         x, y = places[..., along_x], places[..., 1 - along_x]
@@ -169,8 +173,8 @@ def manifold_shows_the_mean(part):
         hint = "the picture shows the most likely grey value (argmax): question 1.9 asks for the mean"
     elif got.min() < -0.05 or got.max() > 1.1:
         hint = "the expectation is taken of the logits: they need a softmax over the 16 grey values first"
-    # Rounding to one of the 16 grey values passes.
-    right = spread < 0.01 and torch.allclose(got, expected, atol=0.035)
+    # Rounding to one of the 16 grey values passes, and so does division by 16.
+    right = spread < 0.01 and any(torch.allclose(got, expected * scale, atol=0.035) for scale in (1, 15 / 16))
     expect(right, hint, given="pixels of five distributions", expected=expected, got=got)
 
 
@@ -197,7 +201,8 @@ def manifold_brightness(part):
     hint = "the grey values must be divided by 15, so that the picture lies in [0, 1]"
     expect(not 14 < high < 16, hint, given="pictures of the grey values 0 and 15", expected=1, got=high)
     hint = "the grey values are divided too often: the picture must lie in [0, 1]"
-    expect(not 0 < high < 0.9, hint, given="pictures of the grey values 0 and 15", expected=1, got=high)
+    twice = any(abs(high * times - 1) < 0.03 for times in (15, 16, 225, 240, 255, 256)) and float(cells.min()) < 1e-3
+    expect(not twice, hint, given="pictures of the grey values 0 and 15", expected=1, got=high)
 
 
 @criterion("1.9")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from course.criterion import Failure, criterion, expect, is_gap
+from course.one_sided import expect_both_signs
 from course.standins_part1 import Z_DIM, construct, images, network
 
 WEIGHTED = ("convolution", "addmm", "mm", "bmm", "linear")
@@ -32,6 +33,8 @@ def encoder_outputs_differ(part):
     encoder, imgs = network(part, "CNNEncoder"), _encodable(part)
     with torch.no_grad():
         mean, log_std = encoder.eval()(imgs)[:2]
+    expect_both_signs(encoder, lambda: encoder(imgs)[0], "the means are never negative: leave out the activation after "
+                      "the layer of the means, since latents of N(0, I) have both signs")  # fmt: skip
     expect(not torch.equal(mean, log_std), "mean and log_std are the same tensor: each needs outputs of its own")
     hint = "every image gets the same {}: it must depend on the image"
     expect(not torch.allclose(mean[0], mean[1], rtol=0, atol=1e-12), hint.format("mean"))
@@ -89,6 +92,8 @@ def decoder_logits_are_not_squashed(part):
         elif higher <= 1 + 1e-6:
             hint = "the decoder ends with a sigmoid: it must return logits, without an activation"
         expect(False, hint, given=given, expected="logits of both signs", got=got)
+    hint = "hardly any logit is negative: leave out the activation (GELU, ELU, SiLU) after the last layer"
+    expect(lower < -1.001 or higher < 20, hint, given=given, expected="logits of both signs", got=got)
     hint = "the logits are limited: leave out the activation after the last layer"
     if higher <= 1 + 1e-6:
         hint = "the decoder ends with a tanh: its logits stay within -1 and 1, and bpd cannot go below 1.6"
@@ -111,6 +116,13 @@ def networks_with_two_latents(part):
             raise
         except RuntimeError as error:
             raise Failure(hint.format(name), given="z_dim 2", got=str(error)) from error
+    with torch.no_grad():
+        usual = (
+            network(part, "CNNEncoder").eval()(imgs)[0].shape,
+            network(part, "CNNDecoder").eval()(torch.randn(5, 20)),
+        )
+    if usual[0] != (5, 20) or usual[1].shape != (5, 16, 28, 28):
+        return  # which encoder_outputs and decoder_outputs tell
     given = "z_dim 2"
     expect(mean.shape == log_std.shape == (5, 2), "z_dim decides the width of mean and log_std", given=given,
            expected=[5, 2], got=mean.shape)  # fmt: skip

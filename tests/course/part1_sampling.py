@@ -15,8 +15,8 @@ from PIL import Image
 from scipy import stats
 from torch import Tensor, nn
 
-from course.criterion import Failure, criterion, expect
-from course.standins_part1 import Z_DIM, Calls, make_vae, replaced, sure_of
+from course.criterion import Failure, criterion, expect, is_gap
+from course.standins_part1 import PIXELS, Z_DIM, Calls, make_vae, replaced, sure_of
 
 
 def _vae(part):
@@ -66,6 +66,16 @@ def _in_place(vae) -> bool:
     vae.decoder.logits = sure_of(pictures)
     samples = _grey_values(vae.sample(3))
     return samples.numel() == pictures.numel() and torch.allclose(samples.view(3, 1, 28, 28).round(), pictures.float())
+
+
+def _softmax_over_batch(vae) -> bool:
+    """Whether grey values are drawn unless another image of the batch is sure of them."""
+    vae.decoder.logits = sure_of(torch.tensor([3, 9, 12]).view(3, 1, 1).expand(3, 28, 28))
+    samples = _grey_values(vae.sample(3))
+    if samples.numel() != 3 * PIXELS:
+        return False
+    counts = torch.bincount(samples.reshape(3, -1)[0].round().long().clamp(0, 15), minlength=16)
+    return bool(0.1 < counts[3] / PIXELS < 0.4 and counts[9] == counts[12] == 0)
 
 
 @criterion("1.8")
@@ -133,10 +143,14 @@ def samples_keep_pixels_in_place(part):
     samples = _grey_values(vae.sample(3))
     expect(samples.numel() == pictures.numel(), "one grey value per pixel", expected=pictures.shape, got=samples.shape)
     samples, expected = samples.view(3, 1, 28, 28), pictures.float()
+    if (samples == samples[:, :, :1, :1]).all() or _softmax_over_batch(vae):
+        return  # judged by samples_are_drawn and samples_follow_the_probabilities
     wrong = float((samples.round() != expected).float().mean())
     hint = "pixels are mixed up: permute(0, 2, 3, 1) brings the 16 grey values to the last axis, before reshape(-1, 16)"
     if torch.allclose(samples.round(), expected.transpose(2, 3)):
         hint = "height and width are exchanged: permute(0, 2, 3, 1) keeps their order"
+    elif float((samples.round() == (expected + 1)).float().mean()) > 0.8:
+        hint = "the grey values are one too large: torch.multinomial gives 0 .. 15 already"
     expect(wrong < 0.001, hint, given="a decoder that is sure of a picture", expected="that picture",
            got=f"{100 * wrong:.0f} % of its pixels differ")  # fmt: skip
 
@@ -145,6 +159,8 @@ def samples_keep_pixels_in_place(part):
 def samples_follow_the_probabilities(part):
     """Grey values are drawn with the probabilities softmax(logits) over the 16 grey values."""
     vae = _vae(part)
+    hint = "draw with softmax(logits, dim=1): axis 1 holds the 16 grey values, and axis 0 the images"
+    expect(not _softmax_over_batch(vae), hint, given="images that are sure of different grey values")
     if _are_drawn(part, vae).unique().numel() <= 10 or not _in_place(vae):
         return  # judged by samples_are_drawn and samples_keep_pixels_in_place
     probabilities = [0.0] * 16
@@ -159,16 +175,19 @@ def samples_follow_the_probabilities(part):
            expected="these frequencies", got=shown)  # fmt: skip
 
 
-def _right_samples(vae, pictures: Tensor) -> None:
+def _right_samples(vae, pictures: Tensor, always: bool = False) -> bool:
     """Replace a VAE.sample that does not give the pictures that the decoder is sure of, which other criteria judge, by
-    a right one with results of the same kind."""
+    a right one with results of the same kind, and say whether it was replaced; with `always`, also where it only has
+    the wrong number of axes."""
     result: Any = None
     try:
         result = vae.sample(4)
-        if bool((_grey_values(result).round().view(4, 28, 28) == pictures).all()):
-            return
-    except Exception:
-        pass
+        samples = _grey_values(result)
+        if bool((samples.round().view(4, 28, 28) == pictures).all()) and not (always and samples.dim() != 4):
+            return False
+    except Exception as error:
+        if is_gap(error):
+            raise
     first = result[0] if isinstance(result, (tuple, list)) else result
     divided = isinstance(first, Tensor) and first.is_floating_point() and first.max() <= 1.001
 
@@ -178,6 +197,7 @@ def _right_samples(vae, pictures: Tensor) -> None:
         return (samples, samples) if isinstance(result, (tuple, list)) else samples
 
     vae.sample = sample
+    return True
 
 
 @criterion("1.8")
@@ -198,7 +218,12 @@ def saved_samples_have_the_right_brightness(part):
             log_dir=folder, sanity_checking=False, loggers=[logger], global_rank=0, world_size=1,
         )  # fmt: skip
         callback = part.train_pl.GenerateCallback(batch_size=9, every_n_epochs=5, save_to_disk=True)
-        callback.sample_and_save(trainer, vae, 3)
+        try:
+            callback.sample_and_save(trainer, vae, 3)
+        except Exception:  # perhaps of samples without the axis of the channel, which samples_shape tells
+            if not _right_samples(vae, pictures, always=True):
+                raise
+            callback.sample_and_save(trainer, vae, 3)
         files = sorted(Path(folder).rglob("*epoch_3_samples.png"))
         expect(
             files,
@@ -211,6 +236,7 @@ def saved_samples_have_the_right_brightness(part):
     found = {int(value) for value, count in zip(*np.unique(values, return_counts=True), strict=True) if count > 500}
     given = "samples of the grey values 6 and 15"
     hint = "the picture has another brightness: divide grey values 0 .. 15 by 15 before save_image"
-    right = any(abs(value - 102) <= 3 for value in found) and any(value >= 252 for value in found)
+    # Division by 16 gives 96 and 239, which nobody sees.
+    right = any(94 <= value <= 105 for value in found) and any(value >= 237 for value in found)
     if not right:
         raise Failure(hint, given=given, expected="pixels 102 and 255 of 255", got=f"pixels {sorted(found)}")

@@ -1,13 +1,13 @@
 """The discriminator's loss, its accuracy, and the prior that it compares with.
 
 Accepted: the sum of both terms or their mean; one call for both kinds of codes or two; accuracy as a share or in
-percent; thresholds with or without equality; a discriminator with a sigmoid together with losses on probabilities.
+percent; thresholds with or without equality; a discriminator with a sigmoid together with losses on probabilities;
+smoothed labels, with a remark.
 """
 
 import itertools
 
 import torch
-import torch.nn.functional as F
 
 from course.aae_standins import (
     Judge,
@@ -20,16 +20,21 @@ from course.aae_standins import (
     has_swapped_roles,
     new_model,
     number,
-    on_fake_gpu,
-    on_gpu,
     on_logits,
     prior_draws,
 )
-from course.criterion import criterion, expect
+from course.criterion import Remark, criterion, expect
+from course.cross_entropy import SMOOTHED, smoothed, softplus
+from course.pretended_gpu import on_gpu, stays_on_gpu
 
 
-def _softplus(x: float) -> float:
-    return F.softplus(torch.tensor(x)).item()
+def _depends(part, probabilities: bool) -> tuple[bool, bool]:
+    """Whether disc_loss depends on the logits of draws from the prior, and on those of codes."""
+
+    def total(real: float, fake: float) -> float:
+        return discriminator_losses(part, real, fake, probabilities).total
+
+    return abs(total(2.0, 0.0) - total(-2.0, 0.0)) > 1e-3, abs(total(0.0, 2.0) - total(0.0, -2.0)) > 1e-3
 
 
 @criterion("2.5")
@@ -77,22 +82,26 @@ def discriminator_is_cross_entropy(part):
     """Both terms are binary cross entropies on logits, averaged over the batch."""
 
     def check(probabilities: bool) -> None:
+        if not all(_depends(part, probabilities)):
+            return  # which discriminator_has_both_terms tells
         points = ((1.5, -0.5), (-1.0, 2.0), (0.3, 0.7))
         got = [discriminator_losses(part, real, fake, probabilities).total for real, fake in points]
         forms = [
-            [a * _softplus(s * real) + b * _softplus(t * fake) for real, fake in points]
-            for a, b, s, t in itertools.product((0, 0.5, 1), (0, 0.5, 1), (1, -1), (1, -1))
-            if 0 in (a, b) or a == b
+            [a * softplus(s * real) + b * softplus(t * fake) for real, fake in points]
+            for a, b, s, t in itertools.product((-1, -0.5, 0, 0.5, 1), (-1, -0.5, 0, 0.5, 1), (1, -1), (1, -1))
+            if 0 in (a, b) or abs(a) == abs(b)  # discriminator_roles tells of wrong signs
         ]
         squash = [[torch.tensor(logit).sigmoid().item() for logit in point] for point in points]
         twice = any(
-            all(close(c * (_softplus(-real) + _softplus(fake)), b) for (real, fake), b in zip(squash, got, strict=True))
+            all(close(c * (softplus(-real) + softplus(fake)), b) for (real, fake), b in zip(squash, got, strict=True))
             for c in (0.5, 1)
         )
+        if smoothed(got, points):
+            raise Remark(SMOOTHED)
         hint = "disc_loss is not the binary cross entropy of the discriminator's logits"
         if twice:
             hint = "the sigmoid is applied twice: binary_cross_entropy_with_logits takes the logits as they are"
-        expected = [(_softplus(-real) + _softplus(fake)) / 2 for real, fake in points]
+        expected = [(softplus(-real) + softplus(fake)) / 2 for real, fake in points]
         expect(
             any(all(close(a, b) for a, b in zip(form, got, strict=True)) for form in forms),
             hint,
@@ -131,6 +140,8 @@ def discriminator_log(part):
             expected=found.total,
             got=logged,
         )
+        if not all(_depends(part, probabilities)):
+            return  # which discriminator_has_both_terms tells
         other = discriminator_losses(part, 1.0, -2.0, probabilities).logged
         expect(
             close(number(found.logged["loss_real"]), number(other["loss_real"])),
@@ -163,6 +174,10 @@ def accuracy_threshold(part):
             expected="1, then 0",
             got=f"{right:.4g}, then {wrong:.4g}",
         )
+        if not mirrored:
+            got = _accuracy(part, 0.3, -0.3, probabilities)
+            hint = "the threshold is wrong: a logit above 0 calls a code real, and only for probabilities it is 0.5"
+            expect(close(got, 1), hint, given="logits 0.3 and -0.3 for prior and codes", expected=1, got=got)
 
     on_logits(part, check)
 
@@ -172,6 +187,9 @@ def accuracy_counts_both(part):
     """The accuracy is over draws from the prior and codes together."""
 
     def check(probabilities: bool) -> None:
+        right, wrong = _accuracy(part, 3.0, -3.0, probabilities), _accuracy(part, -3.0, 3.0, probabilities)
+        if not close(abs(right - wrong), 1):
+            return  # which accuracy_threshold tells
         for logit, says in ((3.0, "real"), (-3.0, "fake")):
             got = _accuracy(part, logit, logit, probabilities)
             # Not 0.5 where draws and codes differ in number, which has its own criterion.
@@ -225,7 +243,10 @@ def prior_has_the_shape_of_the_codes(part):
 
 @criterion("2.5")
 def prior_on_the_device_of_the_codes(part):
-    """Draws from the prior are made on the model's device."""
-    with on_fake_gpu("the draws from the prior are made on the CPU, whatever the model's device"):
+    """Draws from the prior, and the targets of both losses, are made on the model's device."""
+    with stays_on_gpu("get_loss_autoencoder makes a tensor on the CPU, whatever the model's device"):
+        model, x = on_gpu(new_model(part)), on_gpu(torch.zeros(4, 1, 28, 28))
+        model.get_loss_autoencoder(x, x + 1, on_gpu(torch.zeros(4, Z)), 0.5)
+    with stays_on_gpu("draws from the prior, or targets, are made on the CPU, whatever the model's device"):
         model = on_gpu(new_model(part))
-        model.get_loss_discriminator(torch.zeros(4, Z, device="cuda"))
+        model.get_loss_discriminator(on_gpu(torch.zeros(4, Z)))

@@ -1,11 +1,11 @@
 """The generator's loss and λ.
 
 Accepted for the generator: -log D(E(x)), and equation 15 literally, log(1 - D(E(x))); a discriminator with a sigmoid
-together with losses on probabilities (its own criterion speaks of it); logged values as tensors or numbers.
+together with losses on probabilities (its own criterion speaks of it); smoothed labels, with a remark; logged values as
+tensors or numbers.
 """
 
 import torch
-import torch.nn.functional as F
 
 from course.aae_standins import (
     Judge,
@@ -17,15 +17,12 @@ from course.aae_standins import (
     number,
     on_logits,
 )
-from course.criterion import criterion, expect
+from course.criterion import Remark, criterion, expect
+from course.cross_entropy import SMOOTHED, smoothed, softplus
 
 
 def _gen(part, logit: float, probabilities: bool) -> float:
     return autoencoder_losses(part, logit=logit, probabilities=probabilities).gen
-
-
-def _softplus(x: float) -> float:
-    return F.softplus(torch.tensor(x)).item()
 
 
 @criterion("2.5")
@@ -70,12 +67,14 @@ def generator_is_cross_entropy(part):
         got = [_gen(part, logit, probabilities) for logit in logits]
         if max(got) - min(got) < 1e-3:
             return  # asks no discriminator, which has its own criterion
-        right = [_softplus(-logit) for logit in logits]
-        forms = [[s * _softplus(t * logit) for logit in logits] for s in (1, -1) for t in (1, -1)]
+        right = [softplus(-logit) for logit in logits]
+        forms = [[s * softplus(t * logit) for logit in logits] for s in (1, -1) for t in (1, -1)]
         ok = any(all(close(a, b) for a, b in zip(form, got, strict=True)) for form in forms)
-        squashed = [_softplus(-torch.tensor(logit).sigmoid().item()) for logit in logits]
+        squashed = [softplus(-torch.tensor(logit).sigmoid().item()) for logit in logits]
         twice = all(close(a, b) for a, b in zip(squashed, got, strict=True))
         summed = any(all(close(6 * a, b) for a, b in zip(form, got, strict=True)) for form in forms)
+        if smoothed(got, [(logit, None) for logit in logits]):
+            raise Remark(SMOOTHED)
         hint = "gen_loss is not the binary cross entropy of the discriminator's logits"
         if twice:
             hint = "the sigmoid is applied twice: binary_cross_entropy_with_logits takes the logits as they are"
@@ -138,6 +137,7 @@ def autoencoder_log(part):
         found = autoencoder_losses(part, logit=-2.0, delta=0.6, lambda_=0.25, probabilities=probabilities)
         for name in ("gen_loss", "recon_loss", "ae_loss"):
             expect(name in found.logged, f"the logging dictionary has no {name}", got=", ".join(map(str, found.logged)))
+        expect(not found.exchanged, "recon_loss and gen_loss are logged under each other's names")
         logged = number(found.logged["ae_loss"])
         expect(
             close(logged, found.total),

@@ -5,6 +5,7 @@ from torch import nn
 
 from course.aae_standins import Z, new_model
 from course.criterion import criterion, expect, is_gap
+from course.one_sided import expect_both_signs
 
 
 def _images(count: int = 6) -> torch.Tensor:
@@ -23,6 +24,9 @@ def encoder_codes(part):
         got=list(z.shape),
     )
     expect(z.std(dim=0).max() > 0, "the codes of different images are equal: the input is not used")
+    encoder = part.models.ConvEncoder(z_dim=64)
+    hint = "codes are never negative: leave out the activation after the last layer, since draws of N(0, I) have both "
+    expect_both_signs(encoder, lambda: encoder(_images()), hint + "signs")
 
 
 @criterion("2.4")
@@ -73,7 +77,7 @@ def decoder_stays_in_range(part):
 
 @criterion("2.5")
 def discriminator_logits(part):
-    """The discriminator gives one logit for each code, without a sigmoid."""
+    """The discriminator gives one logit for each code, a nonlinear function without a sigmoid."""
     torch.manual_seed(0)
     discriminator = part.models.Discriminator(z_dim=Z)
     logits = discriminator(torch.randn(6, Z))
@@ -86,6 +90,11 @@ def discriminator_logits(part):
     )
     layers = [m for m in discriminator.modules() if isinstance(m, nn.Linear)]
     with torch.no_grad():
+        for parameter in discriminator.parameters():
+            if not parameter.any():  # a last layer of zeros, as some begin with
+                parameter.normal_(std=0.1)
+        z = torch.randn(64, Z)
+        bent = (discriminator(z) + discriminator(-z)) / 2 - discriminator(0 * z)
         for parameter in layers[-1].parameters() if layers else ():
             parameter.mul_(1000)
         logits = discriminator(10 * torch.randn(64, Z))
@@ -98,6 +107,11 @@ def discriminator_logits(part):
         got=f"values {low:.4g} to {high:.4g}",
     )
     expect(
+        bent.abs().max() > 1e-5,
+        "the discriminator is linear: put an activation, LeakyReLU(0.2), between its layers",
+        expected="a nonlinear function of the code",
+    )
+    expect(
         low < 0 or high < 0.5,
         "no code can be called fake: logits must be negative as well",
         got=f"{low:.4g} to {high:.4g}",
@@ -106,7 +120,10 @@ def discriminator_logits(part):
 
 @criterion("2.4")
 def model_reconstructs(part):
-    """AdversarialAE.forward gives reconstructions and codes, in this order. More outputs are accepted."""
+    """AdversarialAE.forward gives reconstructions and codes, in this order.
+
+    More outputs are accepted.
+    """
     model, x = new_model(part), _images()
     recon, z = model(x)[:2]
     code = model.encoder(x)
@@ -127,7 +144,10 @@ def model_reconstructs(part):
 
 @criterion("2.6")
 def networks_take_two_dimensions(part):
-    """The networks work with two latent dimensions as well. Where they fail with three, other criteria say so."""
+    """The networks work with two latent dimensions as well.
+
+    Where they fail with three, other criteria say so.
+    """
     x, models = _images(4), part.models
     shapes = {
         "ConvEncoder": lambda z_dim: (x, (4, z_dim)),

@@ -8,13 +8,13 @@ import math
 
 import torch
 
-from course.aae_standins import on_fake_gpu, on_gpu
 from course.criterion import criterion, expect
 from course.gpt_probes import (
     BATCH,
     CHANNELS,
     LENGTH,
     SIZE,
+    Weights,
     attempt,
     attend,
     build_attention,
@@ -24,6 +24,7 @@ from course.gpt_probes import (
     softmax_of,
     triangle,
 )
+from course.pretended_gpu import on_gpu, stays_on_gpu
 
 
 @criterion("3.2")
@@ -32,7 +33,27 @@ def attention_is_a_softmax_of_scores(part):
     found = attend(build_attention(part))
     expect(found.rest < 1e-4, "a head's output is no weighted sum of its values: it must be weights @ v")
     axis, _ = softmax_of(found)
-    expect(axis or not found.seen.any(), "the weights are no softmax of q @ k.transpose(-2, -1)")
+    hint = "the weights are no softmax of q @ k.transpose(-2, -1)"
+    if _has_softmax_twice(found):
+        hint = "the softmax is applied twice: once, after the mask"
+    elif _is_negative(found):
+        hint = "the weights are negative: softmax it must be, not log_softmax or the scores themselves"
+    expect(axis or not found.seen.any(), hint)
+
+
+def _has_softmax_twice(found: Weights) -> bool:
+    scores = (found.scores / math.sqrt(SIZE)).masked_fill(~triangle(), float("-inf"))
+    return torch.allclose(found.weights, scores.softmax(dim=-1).softmax(dim=-1).to(found.weights.dtype), atol=1e-4)
+
+
+def _is_filled_afterwards(found: Weights) -> bool:
+    """Whether the output is no number wherever anything is hidden, that is at all positions but the last."""
+    rows = found.known.all(dim=-1).all(dim=1).all(dim=0)  # (T)
+    return bool(rows[-1] and not rows[:-1].any())
+
+
+def _is_negative(found: Weights) -> bool:
+    return bool((found.weights.nan_to_num() < -1e-3).any())
 
 
 @criterion("3.2")
@@ -62,7 +83,13 @@ def attention_is_causal(part):
     found = attend(build_attention(part))
     if found.known.all() and found.rest > 1e-4:
         return  # no sum of values, which attention_is_a_softmax_of_scores tells
-    if softmax_of(found)[0] not in ("head", "batch"):  # where all that a softmax is over may be masked
+    axis, _ = softmax_of(found)
+    transposed = torch.equal(found.seen, triangle().T.expand_as(found.seen))
+    if axis is None and found.known.all() and (transposed or _is_negative(found) or _has_softmax_twice(found)):
+        return  # which attention_is_a_softmax_of_scores tells
+    if _is_filled_afterwards(found):
+        return  # which attention_masks_before_the_softmax tells
+    if axis not in ("head", "batch"):  # where all that a softmax is over may be masked
         expect_causal(found)
 
 
@@ -70,9 +97,14 @@ def attention_is_causal(part):
 def attention_masks_before_the_softmax(part):
     """The weights of a position sum up to 1."""
     found = attend(build_attention(part))
-    if softmax_of(found)[0] != "row":
+    axis, c = softmax_of(found)
+    hint = "minus infinity is filled into the weights, after the softmax: mask the scores before it"
+    expect(not _is_filled_afterwards(found), hint, expected="finite numbers", got="NaN")
+    if axis != "row":
         return
     sums = found.weights.nan_to_num(posinf=0, neginf=0).sum(dim=-1)[found.known.all(dim=-1)]
+    if len(sums) and sums.max() - sums.min() < 1e-6 and abs(c * math.sqrt(SIZE) - 1) > 1e-2:
+        return  # the weights are scaled in place of the scores, which attention_scale tells
     expect(
         ((sums - 1).abs() < 1e-3).all(),
         "the weights of a position do not sum up to 1: mask the scores before the softmax, not the weights after it",
@@ -124,8 +156,8 @@ def attention_mask_fits_the_sequence(part):
 @criterion("3.2")
 def attention_on_the_device_of_the_input(part):
     """Attention makes its tensors on the model's device."""
-    with on_fake_gpu(
+    with stays_on_gpu(
         "attention makes a tensor on the CPU, whatever the model's device: use the buffer mask, or x.device"
     ):
-        module = on_gpu(part.gpt.CausalSelfAttention(config(part)).eval())
-        module(torch.zeros(BATCH, LENGTH, CHANNELS, device="cuda"))
+        module = on_gpu(part.gpt.CausalSelfAttention(config(part, device="cuda")).eval())
+        module(on_gpu(torch.zeros(BATCH, LENGTH, CHANNELS)))

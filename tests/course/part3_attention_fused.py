@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from course.criterion import Failure, criterion, expect
+from course.criterion import Failure, criterion, expect, is_gap
 from course.gpt_probes import FUSED, Weights, attend, build_attention, expect_scale, softmax_of, triangle
 
 
@@ -15,6 +15,7 @@ def _fused(part, pdrop: float = 0.0, training: bool = False, passes: int = 1) ->
     """What the fused way does, or nothing where there is none, or where it cannot be had here."""
     source = (Path(part.folder) / "gpt.py").read_text(encoding="utf-8", errors="replace")
     if not re.search(rf"\b({'|'.join(FUSED)})\b", source):
+        _refuse_gap(part)
         return []
     try:
         module = build_attention(part, fused=True, pdrop=pdrop).train(training)
@@ -25,6 +26,15 @@ def _fused(part, pdrop: float = 0.0, training: bool = False, passes: int = 1) ->
         return []
     except (Failure, TypeError):
         return []  # a package's stand-in returned no tensor
+
+
+def _refuse_gap(part) -> None:
+    """Let the exception through that a plain attention raises which is not implemented."""
+    try:
+        attend(build_attention(part))
+    except Exception as error:
+        if is_gap(error):
+            raise
 
 
 @criterion("3.2")

@@ -10,14 +10,15 @@ import torch
 
 from course.criterion import criterion, expect
 from course.gpt_probes import VOCAB, Markov, attempt, far, in_words, is_exchanged, shares
+from course.part3_forbidden import refuse_gap
 
 LOGITS = torch.tensor([0.5, -1.0, 2.0, 0.1, 1.2, -0.6, 0.8, -2.0, 1.6, 0.0, -0.3])
 FLAT = 0.15 * torch.tensor([3.0, 8, 1, 10, 5, 0, 7, 2, 9, 4, 6])  # all tokens likely, so that each kept one is seen
 
 
 def _draws(part) -> bool:
-    """Whether anything is drawn at all, which has a criterion of its own."""
-    return int((shares(part, FLAT, rows=300) > 0).sum()) > 1
+    """Whether tokens are drawn from the softmax, which has a criterion of its own."""
+    return not far(shares(part, FLAT), FLAT.softmax(dim=-1))
 
 
 @criterion("3.3")
@@ -86,27 +87,29 @@ def top_k_keeps_k_tokens(part):
         expect(kept == best, hint, given=f"top_k {k}", expected=f"tokens {sorted(best)}", got=f"tokens {sorted(kept)}")
 
 
-def _kept(part, table: torch.Tensor, first: list[int]) -> list[set[int]]:
-    """Tokens that are drawn after each of two tokens, with top_k 3, in a batch of these tokens."""
+def _kept(part, table: torch.Tensor, first: list[int], **filters: float) -> list[set[int]]:
+    """Tokens that are drawn after each of two tokens, with top_k or top_p, in a batch of these tokens."""
     idx = torch.tensor(first).repeat(800)[:, None]
-    out = Markov(part, table)(idx, 1, do_sample=not is_exchanged(part), top_k=3)[:, -1]
+    out = Markov(part, table)(idx, 1, do_sample=not is_exchanged(part), **filters)[:, -1]
     return [set(out[idx[:, 0] == token].tolist()) for token in (0, 1)]
 
 
 @criterion("3.3")
 def top_k_is_each_sequence_s_own(part):
     """Each sequence of a batch has its own k most probable tokens."""
+    if not _draws(part):
+        return
     table = FLAT.repeat(VOCAB, 1)
     table[1] = FLAT.flip(0) + 3
     hint = "top_k takes one threshold for the whole batch: each sequence has its own"
     for order in ([0, 1], [1, 0]):
         apart = [
-            attempt(lambda token=token: _kept(part, table, [token]), "generate fails with top_k")[token]
+            attempt(lambda token=token: _kept(part, table, [token], top_k=3), "generate fails with top_k")[token]
             for token in (0, 1)
         ]
         if any(len(kept) != 3 for kept in apart):
             return  # top_k is wrong for equal sequences already, which has its own criterion
-        together = attempt(lambda order=order: _kept(part, table, order), hint)
+        together = attempt(lambda order=order: _kept(part, table, order, top_k=3), hint)
         expect(
             together == apart,
             hint,
@@ -119,6 +122,7 @@ def top_k_is_each_sequence_s_own(part):
 @criterion("3.3")
 def top_p_keeps_the_most_probable_tokens(part):
     """top_p leaves the most probable tokens that make up p. Passed in editions without it."""
+    refuse_gap(part)
     if "top_p" not in inspect.signature(part.gpt.GPT.generate).parameters or not _draws(part):
         return
     probs = torch.tensor([0.03, 0.3, 0.02, 0.15, 0.01, 0.4, 0.02, 0.03, 0.02, 0.01, 0.01])
@@ -128,7 +132,7 @@ def top_p_keeps_the_most_probable_tokens(part):
     if len(kept) == VOCAB:
         hint = "top_p has no effect"
     elif 5 not in kept:
-        hint = "top_p removes the most probable tokens and keeps the others: it is inverted"
+        hint = "top_p removes the most probable tokens: it is inverted, or its mask is left in the order of the sort"
     expect(
         5 in kept and kept <= {5, 1},
         hint,
@@ -136,3 +140,10 @@ def top_p_keeps_the_most_probable_tokens(part):
         expected="tokens 1 and 5",
         got=f"tokens {sorted(kept)}",
     )
+    table = probs.log().repeat(VOCAB, 1)
+    table[1] = table[1].roll(1)  # tokens 6 and 2 instead of 5 and 1
+    after = attempt(lambda: _kept(part, table, [0, 1], top_p=0.6), "generate fails with top_p")
+    hint = "top_p takes the tokens of one sequence for the whole batch: each has its own"
+    got = f"tokens {sorted(after[0])}, tokens {sorted(after[1])}"
+    right = after[0] <= {5, 1} and after[1] <= {6, 2}
+    expect(right, hint, given="two kinds of sequences, top_p 0.6", expected="tokens 1 and 5, tokens 2 and 6", got=got)

@@ -6,7 +6,9 @@ be mixed. `torch._subclasses.FakeTensorMode` would serve but for the values: han
 """
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -14,6 +16,8 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_map
+
+from course.criterion import Failure, is_gap
 
 GPU = torch.device("cuda", 0)
 # Functions that may get tensors of both places, or bring them to another place.
@@ -45,9 +49,31 @@ class PretendedGpu(TorchFunctionMode):
 
 @contextlib.contextmanager
 def pretended_gpu() -> Iterator[None]:
-    """A machine with one GPU."""
-    with mock.patch.object(torch.cuda, "is_available", lambda: True), PretendedGpu():
+    """A machine with one GPU; PyTorch itself, which would begin to use it, is told nothing of it."""
+    home = str(Path(torch.__file__).parent)
+
+    def is_available() -> bool:
+        return not sys._getframe(1).f_code.co_filename.startswith(home)
+
+    with mock.patch.object(torch.cuda, "is_available", is_available), PretendedGpu():
         yield
+
+
+@contextlib.contextmanager
+def stays_on_gpu(hint: str) -> Iterator[None]:
+    """What is made here must be on the GPU wherever it meets what `on_gpu` has moved, or a Failure says the hint.
+    Whatever else goes wrong is judged elsewhere."""
+    try:
+        with pretended_gpu():
+            yield
+    except (OtherDevice, TypeError) as error:
+        if isinstance(error, OtherDevice) or "cuda" in str(error):
+            raise Failure(hint, given="a model on a GPU", expected="all tensors there", got=str(error)) from error
+    except Failure:
+        raise
+    except Exception as error:
+        if is_gap(error):
+            raise
 
 
 def on_gpu(value: Any) -> Any:
@@ -56,14 +82,19 @@ def on_gpu(value: Any) -> Any:
         for module in value.modules():
             for name, parameter in module._parameters.items():
                 if parameter is not None:
-                    module._parameters[name] = nn.Parameter(parameter.detach().as_subclass(OnGpu))
+                    module._parameters[name] = nn.Parameter(_moved(parameter.detach()), parameter.requires_grad)
             for name, buffer in module._buffers.items():
                 if buffer is not None:
-                    module._buffers[name] = buffer.as_subclass(OnGpu)
+                    module._buffers[name] = _moved(buffer)
             if hasattr(module, "_device"):  # LightningModule
                 module._device = GPU
         return value
-    return value.as_subclass(OnGpu)
+    return _moved(value)
+
+
+def _moved(tensor: torch.Tensor) -> OnGpu:
+    with torch._C.DisableTorchFunction():
+        return tensor.as_subclass(OnGpu)
 
 
 def _call(func: Callable, args: tuple, kwargs: dict) -> Any:

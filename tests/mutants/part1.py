@@ -11,6 +11,11 @@ def mutant(name: str, criterion: str, file: str, *changes: tuple[str, str]) -> M
     return Mutant(name, criterion, {"template": [(file, old, new) for old, new in changes], "ours": OURS[name]})
 
 
+def in_template(name: str, criterion: str, file: str, *changes: tuple[str, str]) -> Mutant:
+    """One mistake in the template-shaped solution alone."""
+    return Mutant(name, criterion, {"template": [(file, old, new) for old, new in changes]})
+
+
 KL = "0.5 * (torch.exp(2 * log_std) + mean ** 2 - 1 - 2 * log_std).sum(dim=-1)"
 BPD = "bpd = elbo * np.log2(np.e) / num_dims"
 SAMPLE = "z = mean + std * eps"
@@ -206,4 +211,26 @@ MUTANTS = [
     mutant("manifold_of_a_wider_normal", "manifold_percentiles", UTILS,
            (VALUES, VALUES.replace("percentiles.numpy()", "percentiles.numpy(), scale=2"))),
     mutant("manifold_by_the_cdf", "manifold_percentiles", UTILS, (VALUES, VALUES.replace("ppf", "cdf"))),
+    in_template("decoder_gelu", "decoder_logits_are_not_squashed", NETWORKS,
+                ("        return x\n", "        return nn.functional.gelu(x)\n")),
+    in_template("encoder_means_relu", "encoder_outputs_differ", NETWORKS,
+                ("mean = self.mean_layer(x)", "mean = torch.relu(self.mean_layer(x))")),
+    in_template("kl_detached", "gradients_reach_both_networks", UTILS, (KL, KL + ".detach()")),
+    in_template("bpd_of_a_number", "gradients_reach_both_networks", UTILS,
+                (BPD, "bpd = torch.tensor(elbo.item() * np.log2(np.e) / num_dims)")),
+    in_template("bpd_of_the_sum_of_dimensions", "bpd_value", UTILS,
+                ("np.prod(img_shape[1:])", "np.sum(img_shape[1:])")),
+    in_template("nll_of_raw_logits", "reconstruction_takes_logits", VAE,
+                (LOSS, LOSS.replace("cross_entropy", "nll_loss"))),
+    in_template("kl_of_the_std", "latents_follow_the_posterior", VAE,
+                (REGULARIZATION, "L_reg = KLD(mean, torch.exp(log_std)).mean()")),
+    in_template("prior_is_decoded", "latents_follow_the_posterior", VAE, (LATENTS, "z = torch.randn_like(mean)")),
+    in_template("logits_reshaped_without_permutation", "reconstruction_of_the_right_targets", VAE,
+                (LOSS, "L_rec = F.cross_entropy(logits.reshape(-1, 16), imgs.flatten(), reduction='sum') / len(imgs)")),
+    in_template("samples_softmax_over_images", "samples_follow_the_probabilities", VAE,
+                ("F.softmax(logits, dim=1)", "F.softmax(logits, dim=0)")),
+    in_template("sample_seeded", "reparameterisation_noise_is_independent", UTILS,
+                (NOISE, "torch.manual_seed(0)\n    " + NOISE)),
+    in_template("manifold_softmax_over_width", "manifold_shows_the_mean", UTILS,
+                ("torch.softmax(logits, dim=1)", "torch.softmax(logits, dim=-1)")),
 ]  # fmt: skip

@@ -255,4 +255,59 @@ MUTANTS = [
         "networks_take_two_dimensions",
         ("nn.Linear(2 * 16 * c_hid, z_dim),\n        )", "nn.Linear(2 * 16 * c_hid, max(z_dim, 3)),\n        )"),
     ),
+    _models(
+        "encoder_ends_in_relu",
+        "encoder_codes",
+        (
+            "nn.Linear(2 * 16 * c_hid, z_dim),\n        )",
+            "nn.Linear(2 * 16 * c_hid, z_dim),\n            nn.ReLU(),\n        )",
+        ),
+    ),
+    _models(
+        "discriminator_without_activations",
+        "discriminator_logits",
+        (
+            "nn.LeakyReLU(0.2),\n            nn.Linear(512, 512),\n            nn.LeakyReLU(0.2),\n",
+            "nn.Linear(512, 512),\n",
+        ),
+    ),
+    _models(
+        "losses_logged_under_each_others_names",
+        "autoencoder_log",
+        ('"gen_loss": gen_loss, "recon_loss": recon_loss', '"gen_loss": recon_loss, "recon_loss": gen_loss'),
+    ),
+    _models(
+        "accuracy_summed_over_both",
+        "accuracy_threshold",
+        (ACCURACY, "accuracy = (logits_real > 0).float().mean() + (logits_fake < 0).float().mean()"),
+    ),
+    _models(
+        "accuracy_of_logits_at_one_half",
+        "accuracy_threshold",
+        (ACCURACY, "accuracy = torch.cat([logits_real > 0.5, logits_fake < 0.5]).float().mean()"),
+    ),
+    _models("real_term_of_codes", "discriminator_has_both_terms", (REAL, REAL.replace("logits_real", "logits_fake"))),
+    _models(
+        "discriminator_loss_with_the_wrong_sign",
+        "discriminator_roles",
+        ("disc_loss = (loss_real + loss_fake) / 2", "disc_loss = -(loss_real + loss_fake) / 2"),
+    ),
+    _models(
+        "prior_of_equal_numbers",
+        "prior_has_the_shape_of_the_codes",
+        (PRIOR, "z_real = torch.randn_like(z_fake[:, :1]).repeat(1, self.z_dim)"),
+    ),
+    _train(
+        "codes_detached_for_the_generator",
+        "autoencoder_learns",
+        (
+            "recon_x, z_fake = model(x)\n        ae_loss",
+            "z_fake = model.encoder(x).detach()\n        recon_x = model.decoder(z_fake)\n        ae_loss",
+        ),
+    ),
+    _train(
+        "one_minus_lambda_handed_on",
+        "lambda_is_handed_on",
+        ("recon_x, z_fake, lambda_)", "recon_x, z_fake, 1 - lambda_)"),
+    ),
 ]

@@ -36,6 +36,10 @@ OF_2024 = {
     "fused_without_dropout": [("gpt.py", FUSED_2024, FUSED_2024.replace("=dropout", "=0.0"))],
     "top_p_inverted": [("gpt.py", "- probs > top_p", "- probs < top_p")],
     "top_p_ignored": [("gpt.py", "- probs > top_p", "- probs > 1")],
+    "top_p_of_the_sorted_order": [("gpt.py", "remove.scatter(1, order, remove)", "remove")],
+    "top_p_of_the_first_sequence": [
+        ("gpt.py", "remove.scatter(1, order, remove)", "remove.scatter(1, order, remove)[:1].expand_as(logits)")
+    ],
 }
 
 
@@ -241,4 +245,29 @@ MUTANTS = [
         "generate_adds_as_many_tokens_as_asked",
         (APPEND, APPEND.replace("        return idx\n", "            return idx\n")),
     ),
+    _gpt("softmax_twice", "attention_is_a_softmax_of_scores", (SOFTMAX, SOFTMAX + SOFTMAX)),
+    _gpt("mask_not_assigned", "attention_is_causal", (MASK, MASK.removeprefix("att = "))),
+    _gpt(
+        "scaled_after_the_softmax",
+        "attention_scale",
+        (SCORES, "att = q @ k.transpose(-2, -1)"),
+        (SOFTMAX, SOFTMAX.replace("dim=-1)", "dim=-1) / math.sqrt(k.size(-1))")),
+    ),
+    _gpt(
+        "infinite_mask_after_the_softmax",
+        "attention_masks_before_the_softmax",
+        ("        " + MASK + "\n" + SOFTMAX, SOFTMAX + "        " + MASK + "\n"),
+    ),
+    _gpt(
+        "tokens_up_to_max_new_tokens",
+        "generate_adds_as_many_tokens_as_asked",
+        ("in range(max_new_tokens)", "in range(max_new_tokens - idx.size(1))"),
+    ),
+    _gpt(
+        "probabilities_through_a_softmax",
+        "sampling_draws_from_the_softmax",
+        (PROBS, PROBS + PROBS.replace("logits", "probs")),
+    ),
+    _gpt("top_p_of_the_sorted_order", "top_p_keeps_the_most_probable_tokens"),
+    _gpt("top_p_of_the_first_sequence", "top_p_keeps_the_most_probable_tokens"),
 ]
