@@ -3,6 +3,7 @@
 import importlib
 import io
 import json
+import os
 import math
 import subprocess
 import sys
