@@ -3,8 +3,8 @@
 import importlib
 import io
 import json
-import os
 import math
+import os
 import subprocess
 import sys
 from argparse import Namespace
