@@ -17,6 +17,7 @@ import torch
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from callbacks import BestAndLast, GenerateCallback, RunRecord, SeedEveryRound, StepBar, StopWhenWarned
+from cli import stops_as_such
 from dataset import TextDataset, load_text, split, steps_per_epoch
 from gpt import GPT
 from inputs import RUNS, InputError
@@ -274,7 +275,7 @@ def resumable(trainer: pl.Trainer, settings: argparse.Namespace):
     SystemExit is raised again."""
     request = next(callback.request for callback in trainer.callbacks if isinstance(callback, StopWhenWarned))
     try:
-        with request:
+        with stops_as_such(), request:
             yield
     except (KeyboardInterrupt, SystemExit) as stop:
         if trainer.is_global_zero:

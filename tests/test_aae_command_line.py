@@ -102,7 +102,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(repository, tmp_path):
             output = interrupt(first)
         finally:
             first.kill()
-    assert first.returncode == 130
+    assert first.returncode == 130, output
     assert "Traceback" not in output
 
     saved = torch.load(checkpoint, weights_only=True)["epoch"]

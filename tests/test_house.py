@@ -96,7 +96,7 @@ def test_ruff_knows_the_repository_s_own_modules(repository):
 
 def test_what_several_parts_need_is_the_same_file(repository):
     """The parts import nothing of one another, so that each has a copy."""
-    everywhere = ("cli.py", "download.py", "event_files.py", "gpu.py", "processes.py", "run_files.py")
+    everywhere = ("cli.py", "download.py", "event_files.py", "gpu.py", "processes.py", "run_files.py", "streams.py")
     shared = dict.fromkeys(everywhere, ("part1", "part2", "part3"))
     shared |= {"mnist_files.py": ("part1", "part2"), "lightning_files.py": ("part1", "part3")}
     for name, parts in shared.items():
