@@ -162,7 +162,16 @@ def newest_file(directory: Path, parent: str, name: str) -> Path | None:
     return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 
-# ------------------------------------------------------------------------------------------------------------- streams
+def file_version(path: Path) -> tuple[int, ...] | None:
+    """What changes when a file is replaced; None where there is no file."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+# -------------------------------------------------------------------------------------------------------------- errors
 
 
 def complain(prog: str, message: object, kind: str = "error: ") -> None:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,23 @@ def test_resuming_a_run_that_is_still_training(run_files, benches, part):
     assert f"a training of {bench.whole} is going on" in output
     after = {path: path.read_bytes() for path in bench.whole.rglob("*") if path.is_file() and path.name != ".lock"}
     assert before == after
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_resuming_a_run_that_has_gone_on_meanwhile(request, benches, part, monkeypatch):
+    """Another training replaces the checkpoint after it was read, and ends before the lock is taken."""
+    run, modules = benches(part).whole, request.getfixturevalue(part)
+    before = sorted(run.rglob("*"))
+    more = {"max_steps": 9} if part == "part3" else {"epochs": 4}
+    settings = modules.inputs.resolve_settings(Namespace(resume=str(run), **more), modules.run_folder.read_checkpoint)
+    os.utime(settings.checkpoint)
+    first = Namespace(is_global_zero=True, broadcast=lambda outcome: outcome)
+    with pytest.raises(modules.inputs.InputError, match=r"has replaced .* since it was read: give the command again"):
+        if part == "part2":
+            modules.run_record.RunRecord(settings, first).__enter__()
+        else:
+            modules.rewind.run_directory(first, None, settings).__enter__()
+    assert sorted(run.rglob("*")) == before and (run / "summary.json").is_file()
 
 
 # ------------------------------------------------------------------------------------------------------------ writing
