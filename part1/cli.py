@@ -6,6 +6,7 @@ Only the standard library is imported here, so that `--help` and errors in flags
 
 import argparse
 import contextlib
+import errno
 import math
 import os
 import signal
@@ -21,6 +22,8 @@ HERE = Path(__file__).resolve().parent
 # Exit code 128 + number; SIGUSR1 is what SLURM sends before a job's time is over.
 STOP_SIGNALS = {getattr(signal, name): name for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)}
 WARNED = 138  # exit code after SIGUSR1
+# The disk or the quota is full, a file would become too large, or the directory is read-only or somebody else's.
+NOT_WRITTEN = {getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM")}
 CHILD_VARIABLE = "TRAINING_PROCESS"  # tells a process that processes.py started which one it is
 
 
@@ -304,6 +307,12 @@ def run_command(function: Callable, args: argparse.Namespace, prog: str) -> int:
         return 2
     except MemoryError:
         complain(prog, "the memory of this machine does not suffice: lower the sizes that the flags ask for")
+        return 2
+    except OSError as error:
+        if error.errno not in NOT_WRITTEN:
+            raise
+        file = error.filename or "a file"
+        complain(prog, f"cannot write {file} ({error.strerror}): make room there, or give another directory")
         return 2
     except (KeyboardInterrupt, Stopped) as end:
         code = end.code if isinstance(end, Stopped) else 130

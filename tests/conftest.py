@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import shutil
 import socket
+import subprocess
 from argparse import Namespace
 from pathlib import Path
 
@@ -157,6 +159,18 @@ def no_network(monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", no_names)
     yield
     assert asked == []
+
+
+@pytest.fixture
+def read_only(tmp_path):
+    """A directory that can only be read, on a file system of its own: elsewhere, root may write everything."""
+    directory = tmp_path / "read-only"
+    directory.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(directory)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("file systems cannot be mounted here")
+    yield directory
+    subprocess.run(["umount", str(directory)], check=True)
 
 
 @pytest.fixture(scope="session")

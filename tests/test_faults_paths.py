@@ -1,5 +1,6 @@
 """Paths of all kinds: files go where the user sees them, and what cannot be a path is said in one sentence."""
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -102,3 +103,29 @@ def test_pictures_go_where_the_user_sees_the_directory(part2, tmp_path, monkeypa
     assert part2.generate.main(argv) == 0
     assert Path(capsys.readouterr().out.splitlines()[-1]) == tmp_path / "my pictures" / "данные" / "samples.png"
     assert (tmp_path / "elsewhere" / "данные" / "samples.png").is_file()
+
+
+@pytest.mark.parametrize("part", ["part1", "part2", "part3"])
+def test_a_download_into_a_directory_that_is_read_only(request, read_only, monkeypatch, capsys, part):
+    modules = request.getfixturevalue(part)
+    if part == "part3":
+        monkeypatch.setattr(modules.dataset, "fetch", lambda url: b"plays")
+        monkeypatch.setattr(modules.dataset, "_is_tiny_shakespeare", lambda content: True)
+        words = ["--txt_file", "tiny_shakespeare"]
+    else:
+        monkeypatch.setattr(modules.mnist_files, "_fetch", lambda name: b"images")
+        words = []
+    assert getattr(modules.train, "cli", modules.train.main)([*words, "--data_dir", str(read_only)]) == 2
+    sentence = capsys.readouterr().err
+    assert sentence.count("\n") == 1 and "Read-only file system" in sentence and "--data_dir" in sentence
+
+
+def test_any_command_on_a_full_disk(part1, capsys):
+    def work(args):
+        raise OSError(errno.ENOSPC, "No space left on device", "results/codes.json")
+
+    assert part1.cli.run_command(work, None, "x.py") == 2
+    assert capsys.readouterr().err == (
+        "x.py: error: cannot write results/codes.json (No space left on device): make room there, or give another "
+        "directory\n"
+    )
