@@ -80,7 +80,10 @@ def store(path: Path, content: bytes) -> None:
 
 def remove_leftovers(directory: Path) -> None:
     """Delete what killed processes left of `store`, unless a process is storing a file right now."""
-    if leftovers := list(directory.glob(f"{LEFTOVERS}*")):
+    leftovers = []
+    with contextlib.suppress(OSError):  # there is no such directory
+        leftovers = [directory / name for name in os.listdir(directory) if name.startswith(LEFTOVERS)]
+    if leftovers:
         with _lock(directory, "LOCK_EX", "LOCK_NB") as alone:
             for path in leftovers if alone else ():
                 shutil.rmtree(path, ignore_errors=True)

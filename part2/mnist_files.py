@@ -85,7 +85,7 @@ def _read(path: Path, name: str) -> np.ndarray:
 
 def _download(raw: Path, names: list[str]) -> None:
     """Each file is downloaded, checked, unpacked and stored; several processes may do this at once."""
-    new_dirs = [path for path in (raw, *raw.parents) if not path.exists()]  # from the inside out
+    new_dirs = [path for path in (raw, *raw.parents) if not os.path.exists(path)]  # from the inside out
     try:
         for name in names:
             store(raw / name, _fetch(name))

@@ -6,6 +6,7 @@ import argparse
 import codecs
 import hashlib
 import logging
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -236,7 +237,7 @@ def tiny_shakespeare(path: Path, url: str = TINY_SHAKESPEARE) -> Path:
         InputError: the file has a wrong checksum, or cannot be read, downloaded or written.
     """
     remove_leftovers(path.parent)
-    if path.is_file():
+    if os.path.isfile(path):
         try:
             content = path.read_bytes()
         except OSError as error:

@@ -118,7 +118,7 @@ def locate(model_type: str | Path, filename: str) -> Path:
         path = download_from_hub(REPOSITORIES[model_type], filename)
     else:
         folder = Path(model_type).expanduser()
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             raise _no_such_place(model_type)
         path = folder / filename
         if not path.is_file() and (folder / f"{filename}.index.json").exists():
@@ -244,7 +244,7 @@ def load_vocabulary(model_type: str | Path) -> Vocabulary:
     if _is_published(model_type):
         return read_vocabulary(locate(model_type, "tokenizer.json").parent)
     folder = Path(model_type).expanduser()
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise _no_such_place(model_type)
     return read_vocabulary(folder)
 

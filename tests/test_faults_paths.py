@@ -106,7 +106,9 @@ def test_pictures_go_where_the_user_sees_the_directory(part2, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("part", ["part1", "part2", "part3"])
-def test_a_download_into_a_directory_that_is_read_only(request, read_only, monkeypatch, capsys, part):
+@pytest.mark.parametrize("reason", ["Read-only file system", "File name too long"])
+def test_a_download_into_a_directory_that_cannot_be_written(request, tmp_path, monkeypatch, capsys, part, reason):
+    directory = tmp_path / ("x" * 300) if "name" in reason else request.getfixturevalue("read_only")
     modules = request.getfixturevalue(part)
     if part == "part3":
         monkeypatch.setattr(modules.dataset, "fetch", lambda url: b"plays")
@@ -115,9 +117,20 @@ def test_a_download_into_a_directory_that_is_read_only(request, read_only, monke
     else:
         monkeypatch.setattr(modules.mnist_files, "_fetch", lambda name: b"images")
         words = []
-    assert getattr(modules.train, "cli", modules.train.main)([*words, "--data_dir", str(read_only)]) == 2
+    assert getattr(modules.train, "cli", modules.train.main)([*words, "--data_dir", str(directory)]) == 2
     sentence = capsys.readouterr().err
-    assert sentence.count("\n") == 1 and "Read-only file system" in sentence and "--data_dir" in sentence
+    assert sentence.count("\n") == 1 and reason in sentence and "--data_dir" in sentence
+
+
+@pytest.mark.parametrize(
+    "words", ["train --txt_file pydoc --use_pretrained", "train --txt_file", "generate --checkpoint"]
+)
+def test_weights_and_texts_whose_name_is_too_long(part3, tmp_path, monkeypatch, capsys, words):
+    monkeypatch.chdir(tmp_path)
+    command, *flags = words.split()
+    assert getattr(part3, command).main([*flags, "x" * 300]) == 2
+    sentence = capsys.readouterr().err
+    assert sentence.count("\n") == 1 and "x" * 300 in sentence and not list(tmp_path.iterdir())
 
 
 def test_any_command_on_a_full_disk(part1, capsys):
