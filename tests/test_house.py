@@ -302,7 +302,7 @@ def test_pip_commands_of_the_readme_keep_to_the_tested_versions(repository):
     assert {"torch", "torchvision"} <= pins(repository).keys()
 
 
-@pytest.mark.parametrize("readme", READMES)
+@pytest.mark.parametrize("readme", [*READMES, "tests/FAULTS.md"])
 def test_numbers_of_a_readme_are_those_of_the_results(repository, readme):
     """A number that is a link to an entry of a result, `[0.51](report/results/vae_z20/summary.json#test_bpd)`, or to
     one within others, `#part1.step.seconds`."""
