@@ -75,7 +75,7 @@ format: $(VENV)/.installed-tests ## format the code
 	@$(BIN)/ruff format .
 
 soak: $(VENV)/.installed-tests ## run the slow tests, which `make test` leaves out
-	@$(BIN)/python -m pytest -m slow $(ARGS)
+	@$(BIN)/python -m pytest -m slow --timeout 3600 $(ARGS)
 
 grade: $(VENV)/.installed-tests ## grade another solution: make grade SUBMISSION=DIR
 	@test -n "$(SUBMISSION)" || { echo "name the folder that holds part1, part2, part3: make grade SUBMISSION=DIR" >&2; exit 2; }

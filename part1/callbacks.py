@@ -205,8 +205,10 @@ class StopWhenWarned(pl.Callback):
         if trainer.current_epoch:
             self.request.stop_if_asked(trainer.strategy.root_device)
 
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx: int) -> None:
+    def on_train_batch_start(self, *args) -> None:
         raise_if_stopped()
+
+    on_validation_batch_start = on_test_batch_start = on_train_batch_start
 
 
 class BestAndLast(ModelCheckpoint):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from cli import raise_if_stopped
 from utils import reconstruction_loss
 
 
@@ -54,6 +55,7 @@ def importance_weighted_bound(model, loader: DataLoader, num_samples: int, large
         step = max(1, largest_batch // len(imgs))
         log_sum = torch.full((len(imgs),), -math.inf, dtype=torch.float64)
         for done in range(0, num_samples, step):
+            raise_if_stopped()
             log_w = log_importance_weights(model, imgs, min(step, num_samples - done))  # (step, B)
             log_sum = torch.logaddexp(log_sum, log_w.cpu().double().logsumexp(dim=0))
         total += (math.log(num_samples) - log_sum).sum().item()

@@ -21,6 +21,7 @@ from cli import (
     check_whole_numbers,
     ensure_writable,
     exit_if_bad,
+    file_version,
     newest_file,
     resolve_path,
 )
@@ -120,8 +121,8 @@ def resolve_settings(args: argparse.Namespace, read_checkpoint: Callable[[Path],
     Returns:
         All flags, with absolute paths (as text) for `data_dir` and `log_dir`, and
         `given`: names of the flags that the user set;
-        `checkpoint`, `saved`, `run_dir`: path of the checkpoint to resume from, its content, and its run directory;
-        None in a new run.
+        `checkpoint`, `version`, `saved`, `run_dir`: path of the checkpoint to resume from, its `file_version`, its
+        content, and its run directory; None in a new run.
 
     Raises:
         InputError: a flag makes no sense, the run cannot be resumed, or its directory cannot be written.
@@ -129,10 +130,10 @@ def resolve_settings(args: argparse.Namespace, read_checkpoint: Callable[[Path],
     settings = with_defaults(args)
     check_flags(settings)
     log_dir = resolve_path(settings.log_dir, default=LOG_DIR)
-    checkpoint = saved = run_dir = None
+    checkpoint = version = saved = run_dir = None
     if settings.resume is not None:
         checkpoint = find_checkpoint(settings.resume, log_dir, "last")
-        saved = read_checkpoint(checkpoint)
+        version, saved = file_version(checkpoint), read_checkpoint(checkpoint)
         run_dir = run_dir_of(checkpoint, "--resume")
         settings = merge_resumed_flags(settings, saved["flags"])
         finished = saved["epoch"] + 1
@@ -142,7 +143,7 @@ def resolve_settings(args: argparse.Namespace, read_checkpoint: Callable[[Path],
     check_flags(settings)
     ensure_writable(run_dir or log_dir, "run to --resume" if run_dir else "--log_dir", keep=False)
     settings.log_dir, settings.data_dir = str(log_dir), str(resolve_path(settings.data_dir, default=DATA_DIR))
-    settings.checkpoint, settings.saved, settings.run_dir = checkpoint, saved, run_dir
+    settings.checkpoint, settings.version, settings.saved, settings.run_dir = checkpoint, version, saved, run_dir
     return settings
 
 

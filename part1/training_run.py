@@ -28,6 +28,7 @@ from callbacks import (
     StopAtNonFiniteLoss,
     StopWhenWarned,
 )
+from cli import stops_as_such
 from evaluation import encode, importance_weighted_bound
 from gpu import keep_on_gpu
 from inputs import RUNS, InputError, NoDataError
@@ -204,7 +205,7 @@ def resumable(trainer: pl.Trainer, settings: argparse.Namespace):
     """
     request = next(callback.request for callback in trainer.callbacks if isinstance(callback, StopWhenWarned))
     try:
-        with request:
+        with stops_as_such(), request:
             yield
     except (KeyboardInterrupt, SystemExit) as stop:
         if trainer.is_global_zero:

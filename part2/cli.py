@@ -1,12 +1,12 @@
-"""What every command does alike: errors, numbers and paths in flags, output streams, signals, exit codes. The same file
-in all three parts.
+"""What every command does alike: errors, numbers and paths in flags, signals, exit codes. The same file in all three
+parts.
 
 Only the standard library is imported here, so that `--help` and errors in flags appear at once.
 """
 
 import argparse
 import contextlib
-import io
+import errno
 import math
 import os
 import signal
@@ -16,10 +16,14 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from streams import guard_streams, occupy_closed_descriptors
+
 HERE = Path(__file__).resolve().parent
 # Exit code 128 + number; SIGUSR1 is what SLURM sends before a job's time is over.
 STOP_SIGNALS = {getattr(signal, name): name for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)}
 WARNED = 138  # exit code after SIGUSR1
+# The disk or the quota is full, a file would become too large, or the directory is read-only or somebody else's.
+NOT_WRITTEN = {getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM")}
 CHILD_VARIABLE = "TRAINING_PROCESS"  # tells a process that processes.py started which one it is
 
 
@@ -171,68 +175,16 @@ def newest_file(directory: Path, parent: str, name: str) -> Path | None:
     return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 
-# ------------------------------------------------------------------------------------------------------------- streams
+def file_version(path: Path) -> tuple[int, ...] | None:
+    """What changes when a file is replaced; None where there is no file."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
-class LastingStream:
-    """An output stream that outlives its reader: what can be written no more (`| head`, a closed terminal, a full disk)
-    is dropped, and characters that its encoding lacks are escaped.
-
-    Attributes:
-        lost: nobody reads it any more.
-    """
-
-    def __init__(self, stream):
-        self._stream, self.lost = stream or _nowhere(), stream is None
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-
-    def write(self, text: str) -> int:
-        try:
-            self._stream.write(text)
-        except UnicodeEncodeError:
-            self._stream.write(text.encode("ascii", "backslashreplace").decode("ascii"))
-        except (OSError, ValueError):  # ValueError: closed
-            self._lose()
-        return len(text)
-
-    def writelines(self, lines: Iterable[str]) -> None:
-        self.write("".join(lines))
-
-    def flush(self) -> None:
-        try:
-            self._stream.flush()
-        except (OSError, ValueError):
-            self._lose()
-
-    def _lose(self) -> None:
-        nowhere = _nowhere()
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(nowhere.fileno(), self._stream.fileno())  # what is still buffered is written when Python exits
-        self._stream, self.lost = nowhere, True
-
-    def __getattr__(self, name: str):
-        return getattr(self._stream, name)
-
-
-def _nowhere() -> io.TextIOBase:
-    return os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8")
-
-
-def guard_streams() -> None:
-    """Replace `sys.stdout` and `sys.stderr` by streams that outlive their readers."""
-    for name in ("stdout", "stderr"):
-        if not isinstance(getattr(sys, name), LastingStream):
-            setattr(sys, name, LastingStream(getattr(sys, name)))
-
-
-def occupy_closed_descriptors() -> None:
-    """Open what the shell has closed (`>&-`), or the next file that is opened would take what is printed."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+# -------------------------------------------------------------------------------------------------------------- errors
 
 
 def complain(prog: str, message: object, kind: str = "error: ") -> None:
@@ -265,6 +217,7 @@ class State:
 
     Attributes:
         received: the signal that ends the command; None: none has come.
+        waits: a training is going on, which calls `raise_if_stopped` before each batch.
         over: the command has ended, and Python is about to.
         rank: number of this process among those of the training; None: not known yet.
         children: processes that this one has started (`subprocess.Popen`).
@@ -272,6 +225,7 @@ class State:
     """
 
     received: int | None = None
+    waits = False
     over = False
     rank: int | None = None
     children: tuple = ()
@@ -282,9 +236,20 @@ state = State()
 
 
 def raise_if_stopped() -> None:
-    """Raise again what a signal has raised: Python drops an exception that comes in the middle of a destructor."""
+    """Raises Stopped if a signal has come."""
     if state.received is not None:
         raise Stopped(128 + state.received)
+
+
+@contextlib.contextmanager
+def stops_as_such() -> Iterator[None]:
+    """Context in which every exception after a signal is Stopped: torch.save, for one, turns it into a RuntimeError."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Stopped):
+            raise_if_stopped()
+        raise
 
 
 @contextlib.contextmanager
@@ -322,29 +287,42 @@ def start(parse: Callable = lambda: None) -> argparse.Namespace:
 
 def run_command(function: Callable, args: argparse.Namespace, prog: str) -> int:
     """Call `function(args)` and return the exit code of a command: 0; 2 after one sentence about input that cannot be
-    used; 128 + number after a signal, of which a second one ends the process at once."""
+    used; 128 + number after a signal, of which a second one ends the process at once.
+
+    In a training a signal raises nothing by itself: Python drops what is raised in a destructor, and PyTorch replaces
+    what is raised in the middle of a checkpoint."""
     owner = os.getpid()
 
     def stop(number: int, frame) -> None:
-        if os.getpid() != owner:  # a forked worker process
-            os._exit(128 + number)
+        if os.getpid() != owner:  # a forked worker process, which Ctrl-C reaches, too; the training ends it
+            return None if number == signal.SIGINT else os._exit(128 + number)
         if state.received is not None:
             for child in state.children:
                 child.kill()
             os._exit(128 + number)
         state.received = number
-        raise Stopped(128 + number)
+        if not state.waits:
+            raise Stopped(128 + number)
+        if first_process():
+            with contextlib.suppress(OSError):  # a print could be what the signal has interrupted
+                os.write(2, f"{prog}: {STOP_SIGNALS[number]} ends it after this step, a second one at once\n".encode())
 
     streams, state.received, state.over = (sys.stdout, sys.stderr), None, False
     guard_streams()
     try:
-        with signals_handled_by(stop):
+        with signals_handled_by(stop), stops_as_such():
             function(args)
     except InputError as error:
         complain(prog, error)
         return 2
     except MemoryError:
         complain(prog, "the memory of this machine does not suffice: lower the sizes that the flags ask for")
+        return 2
+    except OSError as error:
+        if error.errno not in NOT_WRITTEN:
+            raise
+        file = error.filename or "a file"
+        complain(prog, f"cannot write {file} ({error.strerror}): make room there, or give another directory")
         return 2
     except (KeyboardInterrupt, Stopped) as end:
         code = end.code if isinstance(end, Stopped) else 130

@@ -4,13 +4,12 @@ import contextlib
 import gzip
 import hashlib
 import os
-import tempfile
 import zlib
 from pathlib import Path
 
 import numpy as np
 
-from download import DownloadError, describe_wrong_content, fetch
+from download import DownloadError, describe_wrong_content, fetch, remove_leftovers, store
 from inputs import InputError, NoDataError
 
 MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
@@ -44,6 +43,7 @@ def read_mnist(root: Path, download: bool, say) -> dict[str, np.ndarray]:
         InputError: a file is not MNIST's, or cannot be read.
     """
     raw = root / "MNIST" / "raw"
+    remove_leftovers(raw)
     missing = [name for name in SHAPES if _find(raw, name) is None]
     if missing and not download:
         raise NoDataError(_where_to_put(raw, "downloading was not asked for"))
@@ -84,17 +84,11 @@ def _read(path: Path, name: str) -> np.ndarray:
 
 
 def _download(raw: Path, names: list[str]) -> None:
-    """Each file is downloaded, checked and unpacked under another name and then moved to its place, so that several
-    processes may do this at once, and an interruption leaves no part of a file."""
-    new_dirs = [path for path in (raw, *raw.parents) if not path.exists()]  # from the inside out
+    """Each file is downloaded, checked, unpacked and stored; several processes may do this at once."""
+    new_dirs = [path for path in (raw, *raw.parents) if not os.path.exists(path)]  # from the inside out
     try:
         for name in names:
-            content = _fetch(name)
-            raw.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=raw, prefix=".download-") as directory:
-                part = Path(directory, name)
-                part.write_bytes(content)
-                os.replace(part, raw / name)
+            store(raw / name, _fetch(name))
     except DownloadError as error:
         raise NoDataError(_where_to_put(raw, f"the download failed: {error}")) from error
     except OSError as error:

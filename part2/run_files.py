@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from cli import file_version
 from inputs import InputError
 
 try:
@@ -29,23 +30,29 @@ TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
 
 
 @contextlib.contextmanager
-def open_run(runs: Path, run_dir: Path | None = None) -> Iterator[Path]:
+def open_run(
+    runs: Path, run_dir: Path | None = None, checkpoint: Path | None = None, version: tuple | None = None
+) -> Iterator[Path]:
     """Context in which this process alone writes into a run directory. Of several processes of a training, only the
     first enters it.
 
     Args:
         runs: directory of all runs.
         run_dir: directory of the run to resume; None: a new one, `runs/version_N`.
+        checkpoint, version: the checkpoint to resume from, and its `file_version` when it was read.
 
     Returns:
         The run directory.
 
     Raises:
-        InputError: another training of this run is going on, or a file cannot be written.
+        InputError: another training of this run is going on, or has gone on since the checkpoint was read, or a file
+            cannot be written.
     """
     with naming_failed_writes(run_dir or runs):
         run_dir = run_dir or claim_run_dir(runs)
-    with RunLock(run_dir), naming_failed_writes(run_dir):
+    with naming_failed_writes(run_dir), RunLock(run_dir):
+        if checkpoint and file_version(checkpoint) != version:
+            raise InputError(f"another training has replaced {checkpoint} since it was read: give the command again")
         remove_leftovers(run_dir)
         yield run_dir
 

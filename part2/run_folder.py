@@ -20,7 +20,7 @@ from models import AdversarialAE
 from run_files import atomic_write, read_verified_checkpoint
 
 RECONSTRUCTION_GOAL = 0.05  # question 2.5: the reconstruction loss should fall below this
-NOT_RECORDED = ("given", "resume", "checkpoint", "saved", "run_dir")
+NOT_RECORDED = ("given", "resume", "checkpoint", "version", "saved", "run_dir")
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "numpy")
 
 

@@ -63,7 +63,8 @@ class RunRecord:
         return self
 
     def _open(self, stack: contextlib.ExitStack) -> None:
-        self.run_dir = stack.enter_context(open_run(self.settings.log_dir, self.settings.run_dir))
+        resumed = (self.settings.run_dir, self.settings.checkpoint, self.settings.version)
+        self.run_dir = stack.enter_context(open_run(self.settings.log_dir, *resumed))
         if self.settings.saved:
             self._rewind(self.settings.saved)
         self.writer = stack.enter_context(EventWriter(self.run_dir))

@@ -25,7 +25,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
-from cli import raise_if_stopped, run_command
+from cli import raise_if_stopped, run_command, stops_as_such
 from evaluation import evaluating
 from inputs import parse_args, resolve_settings
 from pictures import one_of_each_digit, reconstruction_grid, sample_grid, write_picture
@@ -169,16 +169,17 @@ def main(args: argparse.Namespace) -> dict:
     configure_cpu()
     settings = resolve_settings(args, read_checkpoint=lambda path: load_aae(path)[1])
     check_compiler(settings)
-    with explained_failures(lower="--batch_size or --z_dim"), StopRequest() as request:
-        return _train(settings, request)
+    with explained_failures(lower="--batch_size or --z_dim"):
+        return _train(settings)
 
 
-def _train(settings: argparse.Namespace, request: StopRequest) -> dict:
+def _train(settings: argparse.Namespace) -> dict:
     fabric = start_fabric(settings)
     train_loader, test_loader = make_loaders(settings, fabric)
     with RunRecord(settings, fabric) as record:
         try:
-            return _train_epochs(settings, fabric, record, train_loader, test_loader, request)
+            with stops_as_such(), StopRequest() as request:
+                return _train_epochs(settings, fabric, record, train_loader, test_loader, request)
         except (KeyboardInterrupt, SystemExit) as stop:
             if fabric.is_global_zero:
                 log.info("\n%s", resume_hint(record.run_dir, settings))

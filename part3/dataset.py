@@ -6,6 +6,7 @@ import argparse
 import codecs
 import hashlib
 import logging
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,10 +15,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from download import DownloadError, describe_wrong_content, fetch
+from download import DownloadError, describe_wrong_content, fetch, remove_leftovers, store
 from gpu import keep_on_gpu, on_device
 from inputs import InputError
-from run_folder import atomic_write
 from vocabulary import Characters, Vocabulary
 
 TINY_SHAKESPEARE = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
@@ -260,7 +260,8 @@ def tiny_shakespeare(path: Path, url: str = TINY_SHAKESPEARE) -> Path:
     Raises:
         InputError: the file has a wrong checksum, or cannot be read, downloaded or written.
     """
-    if path.is_file():
+    remove_leftovers(path.parent)
+    if os.path.isfile(path):
         try:
             content = path.read_bytes()
         except OSError as error:
@@ -282,8 +283,7 @@ def tiny_shakespeare(path: Path, url: str = TINY_SHAKESPEARE) -> Path:
                          f"({describe_wrong_content(content, url)}): try again later, or put the file at "
                          f"{path}")  # fmt: skip
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(path, lambda file: file.write(content), mode="wb")
+        store(path, content)
     except OSError as error:
         raise InputError(f"cannot write {path} ({error.strerror}): give another --data_dir") from error
     return path

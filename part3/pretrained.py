@@ -6,7 +6,9 @@ The format is that of the library transformers: `config.json` with the sizes, `m
 
 import argparse
 import json
+import os
 import re
+import tempfile
 from pathlib import Path
 
 import torch
@@ -116,7 +118,7 @@ def locate(model_type: str | Path, filename: str) -> Path:
         path = download_from_hub(REPOSITORIES[model_type], filename)
     else:
         folder = Path(model_type).expanduser()
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             raise _no_such_place(model_type)
         path = folder / filename
         if not path.is_file() and (folder / f"{filename}.index.json").exists():
@@ -242,7 +244,7 @@ def load_vocabulary(model_type: str | Path) -> Vocabulary:
     if _is_published(model_type):
         return read_vocabulary(locate(model_type, "tokenizer.json").parent)
     folder = Path(model_type).expanduser()
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise _no_such_place(model_type)
     return read_vocabulary(folder)
 
@@ -300,10 +302,15 @@ def save(model, folder: Path, vocabulary: Vocabulary | None = None) -> None:
         tensor = tensor.detach().cpu()
         tensors[name] = (tensor.t() if TRANSPOSED.search(name) else tensor).contiguous()
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(content, indent=2) + "\n")
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    texts = {"config.json": json.dumps(content, indent=2) + "\n"}
     if vocabulary is not None:
-        (folder / "tokenizer.json").write_text(vocabulary.to_json(), encoding="utf-8")
+        texts["tokenizer.json"] = vocabulary.to_json()
     if isinstance(vocabulary, Characters):
         kind = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-        (folder / "tokenizer_config.json").write_text(json.dumps(kind, indent=2) + "\n")
+        texts["tokenizer_config.json"] = json.dumps(kind, indent=2) + "\n"
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as directory:  # all files, or none
+        save_file(tensors, Path(directory, "model.safetensors"), metadata={"format": "pt"})
+        for name, text in texts.items():
+            Path(directory, name).write_text(text, encoding="utf-8")
+        for file in Path(directory).iterdir():
+            os.replace(file, folder / file.name)

@@ -226,7 +226,7 @@ def _watch(children: list[subprocess.Popen]) -> None:
         complain(prog, f"another process of the training ended with exit code {code}: --resume continues it")
         for child in children:
             child.kill()
-        os._exit(2)
+        os._exit(2 if state.received is None else 128 + state.received)
 
 
 def _watch_parent(parent: int) -> None:
@@ -240,8 +240,9 @@ def _watch_parent(parent: int) -> None:
 
 
 class StopRequest:
-    """Context of a training in which SIGUSR1, SLURM's warning before the time is over, only asks to stop: the training
-    does so, in all processes together, where it has written a checkpoint."""
+    """Context of a training in which signals raise nothing, but are asked for. SIGINT and SIGTERM end it before its
+    next batch. SIGUSR1, SLURM's warning before the time is over, ends it, in all processes together, where it has
+    written a checkpoint."""
 
     def __init__(self):
         self.asked = False
@@ -250,9 +251,11 @@ class StopRequest:
         self._previous = None
         if hasattr(signal, "SIGUSR1") and threading.current_thread() is threading.main_thread():
             self._previous = signal.signal(signal.SIGUSR1, self._ask)
+        state.waits = True
         return self
 
     def __exit__(self, *error) -> None:
+        state.waits = False
         if self._previous is not None:
             signal.signal(signal.SIGUSR1, self._previous)
 

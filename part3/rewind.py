@@ -27,7 +27,8 @@ def run_directory(trainer: pl.Trainer, record: RunRecord, settings: argparse.Nam
     if not trainer.is_global_zero:
         yield
         return
-    with open_run(Path(settings.log_dir, RUNS), settings.run_dir) as run_dir:
+    resumed = (settings.run_dir, settings.checkpoint, settings.version)
+    with open_run(Path(settings.log_dir, RUNS), *resumed) as run_dir:
         trainer.logger.run_dir = run_dir
         if settings.saved:
             rewind(run_dir, trainer, record, settings)

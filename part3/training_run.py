@@ -25,6 +25,7 @@ from callbacks import (
     StopAtNonFiniteLoss,
     StopWhenWarned,
 )
+from cli import stops_as_such
 from dataset import TextDataset, load_text, planned_steps, split
 from gpt import GPT
 from inputs import RUNS, InputError
@@ -284,7 +285,7 @@ def resumable(trainer: pl.Trainer, settings: argparse.Namespace):
     SystemExit is raised again."""
     request = next(callback.request for callback in trainer.callbacks if isinstance(callback, StopWhenWarned))
     try:
-        with request:
+        with stops_as_such(), request:
             yield
     except (KeyboardInterrupt, SystemExit) as stop:
         if trainer.is_global_zero:

@@ -145,7 +145,7 @@ def check_text(name: str, data_dir: str) -> None:
     """Raises InputError where a run trains on a text of the data folder that is not there."""
     for word in RUNS[name].split():
         place, text = with_data(word, data_dir)[0], word.removeprefix("DATA/")
-        if text != word and not (REPOSITORY / place).is_file():
+        if text != word and not os.path.isfile(REPOSITORY / place):
             raise InputError(
                 f"the text of {name} is not at {place}: put it there ({SOURCES[word]}), give the folder above {text} "
                 f"with --data_dir, or name the runs to make without {name}"

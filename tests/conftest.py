@@ -2,7 +2,10 @@
 
 import contextlib
 import os
+import shutil
 import signal
+import socket
+import subprocess
 from argparse import Namespace
 from pathlib import Path
 
@@ -167,6 +170,41 @@ def gpt2_tokenizer_dir() -> Path:
 def tiny_shakespeare_file() -> Path:
     """The file tiny_shakespeare.txt."""
     return in_data_dir("text/tiny_shakespeare.txt")
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """Whoever opens a connection to another machine, or asks for its name, fails."""
+    asked = []
+    connect = socket.socket.connect
+
+    def refuse(self, address):
+        if self.family == socket.AF_UNIX:  # between processes of this machine
+            return connect(self, address)
+        asked.append(address)
+        raise OSError(f"a connection to {address}")
+
+    def no_names(*args, **kwargs):
+        asked.append(args)
+        raise OSError(f"a look-up of {args}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket.socket, "connect_ex", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", no_names)
+    yield
+    assert asked == []
+
+
+@pytest.fixture
+def read_only(tmp_path):
+    """A directory that can only be read, on a file system of its own: elsewhere, root may write everything."""
+    directory = tmp_path / "read-only"
+    directory.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(directory)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("file systems cannot be mounted here")
+    yield directory
+    subprocess.run(["umount", str(directory)], check=True)
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,8 @@ from PIL import Image
 from scipy.stats import norm
 from torch import nn
 
+pytestmark = pytest.mark.usefixtures("no_network")
+
 
 @pytest.fixture(autouse=True)
 def _tiny_digits(part2, tiny_digits):

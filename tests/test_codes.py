@@ -9,6 +9,8 @@ import torch
 
 from part_loader import load_script
 
+pytestmark = pytest.mark.usefixtures("no_network")
+
 
 @pytest.fixture
 def codes(part2, repository):

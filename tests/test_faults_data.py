@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -141,12 +142,6 @@ def test_a_directory_or_a_dangling_link_in_the_place_of_a_data_file(part, raw, t
     assert f"cannot read {raw / name} (Is a directory)" in fails(part, tmp_path)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_data_file_that_may_not_be_read(part, raw, tmp_path):
-    (raw / NAMES[0]).chmod(0)
-    assert "Permission denied" in fails(part, tmp_path)
-
-
 def test_a_data_file_that_the_disk_does_not_give(part, raw, tmp_path, monkeypatch):
     def refuse(path):
         raise PermissionError(13, "Permission denied")
@@ -273,6 +268,33 @@ def test_four_processes_that_start_with_an_empty_data_folder(part, files, reposi
     data = b"".join(files[name][4 + 4 * len(shape) :] for name, shape in SHAPES.items())
     assert [output[0].strip() for output in outputs] == [hashlib.md5(data).hexdigest()] * 4, outputs
     assert {path.name for path in (tmp_path / "data" / "MNIST" / "raw").iterdir()} == set(NAMES)
+
+
+@pytest.mark.parametrize("name", ["part1", "part3"])
+def test_what_a_killed_download_leaves_is_removed(name, request, files, tmp_path):
+    """By the next start, unless a living process is storing a file."""
+    part = request.getfixturevalue(name)
+    place = tmp_path / ("MNIST/raw" if name == "part1" else "text")
+    child = os.fork()
+    if child == 0:
+        os.replace = lambda *paths: os.kill(os.getpid(), signal.SIGKILL)
+        part.download.store(place / "file", b"content")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    (left,) = place.iterdir()
+    assert (left / "file").read_bytes() == b"content"
+
+    def start() -> None:
+        with pytest.raises(part.inputs.InputError):  # there are no data
+            if name == "part1":
+                read(part, tmp_path)
+            else:
+                part.dataset.tiny_shakespeare(place / "tiny_shakespeare.txt", "http://127.0.0.1:9/")
+
+    with part.download._lock(place, "LOCK_SH"):
+        start()
+        assert left.is_dir()
+    start()
+    assert not list(place.iterdir())
 
 
 @pytest.mark.parametrize("name", ["part1", "part2", "part3"])

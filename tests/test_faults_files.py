@@ -1,4 +1,4 @@
-"""Files of a run: directories that no two runs share, the lock, full disks, events that are purged."""
+"""Files of a run: directories that no two runs share, the lock, full disks, directories that are read-only."""
 
 import errno
 import io
@@ -6,19 +6,21 @@ import json
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 import torch
-from matplotlib.figure import Figure
 
+from part_loader import load_script
 from run_bench import FLAGS, LAST, PARTS, RUNS
-from runs import assert_equal, points_of
+from runs import assert_equal
 from soak_record import SEED
 
 
@@ -128,6 +130,23 @@ def test_resuming_a_run_that_is_still_training(run_files, benches, part):
     assert f"a training of {bench.whole} is going on" in output
     after = {path: path.read_bytes() for path in bench.whole.rglob("*") if path.is_file() and path.name != ".lock"}
     assert before == after
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_resuming_a_run_that_has_gone_on_meanwhile(request, benches, part, monkeypatch):
+    """Another training replaces the checkpoint after it was read, and ends before the lock is taken."""
+    run, modules = benches(part).whole, request.getfixturevalue(part)
+    before = sorted(run.rglob("*"))
+    more = {"max_steps": 9} if part == "part3" else {"epochs": 4}
+    settings = modules.inputs.resolve_settings(Namespace(resume=str(run), **more), modules.run_folder.read_checkpoint)
+    os.utime(settings.checkpoint)
+    first = Namespace(is_global_zero=True, broadcast=lambda outcome: outcome)
+    with pytest.raises(modules.inputs.InputError, match=r"has replaced .* since it was read: give the command again"):
+        if part == "part2":
+            modules.run_record.RunRecord(settings, first).__enter__()
+        else:
+            modules.rewind.run_directory(first, None, settings).__enter__()
+    assert sorted(run.rglob("*")) == before and (run / "summary.json").is_file()
 
 
 # ------------------------------------------------------------------------------------------------------------ writing
@@ -260,51 +279,48 @@ def test_pictures_and_a_full_disk(request, benches, part, tmp_path, monkeypatch,
     assert not list((tmp_path / "out").iterdir())
 
 
-# ------------------------------------------------------------------------------------------------------------- events
+def test_an_export_onto_a_full_disk(part3, benches, tmp_path, capsys):
+    """No file can become larger than a few bytes: what was exported before stays whole."""
+    argv = ["--checkpoint", str(benches("part3").whole), "--output_dir", str(tmp_path)]
+    assert part3.export.main(argv) == 0
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for max_bytes in (100, 10_000):
+        capsys.readouterr()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (max_bytes, limits[1]))
+        try:
+            assert part3.export.main(argv) == 2
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        sentence = capsys.readouterr().err
+        assert (
+            sentence.count("\n") == 1 and f"cannot write into {tmp_path}" in sentence and "File too large" in sentence
+        )
+        assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-@pytest.fixture
-def events(part2):
-    return part2.event_files
-
-
-def steps_of(run: Path) -> dict[str, list[int]]:
-    return {tag: [step for step, _ in points] for tag, points in points_of(run).items()}
-
-
-def test_events_are_in_the_file_at_once(events, tmp_path):
-    writer = events.EventWriter(tmp_path)
-    writer.add_scalar("a", 1.5, 3)
-    writer.add_text("t", "words", 4)
-    assert steps_of(tmp_path) == {"a": [3], "t/text_summary": [4]}
-    writer.close()
-    writer.add_scalar("a", 2.5, 5)
-    assert steps_of(tmp_path)["a"] == [3, 5]
-    assert len(list(tmp_path.iterdir())) == 2
-
-
-def test_events_are_purged_on_the_axis_of_each_tag(events, tmp_path):
-    """Steps of scalars, images, texts and figures, in two files, of which one ends in the middle of an event."""
-    for first in (1, 4):
-        with events.EventWriter(tmp_path) as writer:
-            for n in range(first, first + 3):
-                writer.add_scalar("by_step", n / 2, 10 * n)
-                writer.add_scalars("group", {"x": n}, n) if n == 1 else None
-                writer.add_image("picture", torch.full((1, 4, 4), n / 9), n)
-                writer.add_text("text", f"word {n}", n)
-                writer.add_figure("figure", Figure(), n)
-        time.sleep(0.01)
-    last = sorted(tmp_path.glob("events*"))[-1]
-    last.write_bytes(last.read_bytes()[:-5])
-    before = points_of(tmp_path)
-    untouched = sorted(tmp_path.glob("events*"))[0].stat()
-    events.purge_events(tmp_path, lambda tag, step: step <= (40 if tag == "by_step" else 4))
-    after = points_of(tmp_path)
-    assert {tag: [step for step, _ in points] for tag, points in after.items()} == {
-        "by_step": [10, 20, 30, 40], "picture": [1, 2, 3, 4], "text/text_summary": [1, 2, 3, 4], "figure": [1, 2, 3, 4]
-    }  # fmt: skip
-    for tag, points in after.items():
-        assert points == before[tag][: len(points)], "what stays is as it was"
-    first = sorted(tmp_path.glob("events*"))[0].stat()
-    assert (first.st_ino, first.st_mtime_ns) == (untouched.st_ino, untouched.st_mtime_ns), "nothing to delete there"
-    assert len(list(tmp_path.glob("events*"))) == 2
+@pytest.mark.parametrize(
+    ("part", "command", "words", "flag"),
+    [
+        ("part1", "train", ["--dataset", "digits"], "--log_dir"),
+        ("part2", "train", ["--dataset", "digits"], "--log_dir"),
+        ("part3", "train", ["--txt_file", "pydoc"], "--log_dir"),
+        ("part1", "generate", ["--checkpoint", "RUN"], "--output_dir"),
+        ("part2", "generate", ["--checkpoint", "RUN"], "--output_dir"),
+        ("part3", "export", ["--checkpoint", "RUN"], "--output_dir"),
+        ("part1", "likelihood", ["--checkpoint", "RUN"], "--output_dir"),
+        ("part2", "codes", ["--checkpoint", "RUN"], "--output_dir"),
+        ("part3", "language", ["--checkpoint", "RUN", "--prompt", "1 and"], "--output_dir"),
+        ("part1", "first_steps", [], "--output_dir"),
+        ("part2", "initialisation", [], "--output_dir"),
+    ],
+)
+def test_a_directory_that_is_read_only(request, repository, benches, read_only, capsys, part, command, words, flag):
+    modules = request.getfixturevalue(part)
+    script = repository / "report" / f"{command}.py"
+    module = load_script(script) if script.exists() else getattr(modules, command)
+    words = [str(benches(part).whole) if word == "RUN" else word for word in words]
+    for directory in (read_only, read_only / "new"):
+        assert getattr(module, "cli", module.main)([*words, flag, str(directory)]) == 2
+        sentence = capsys.readouterr().err
+        assert sentence.count("\n") == 1 and sentence.endswith(f" (Read-only file system): give another {flag}\n")

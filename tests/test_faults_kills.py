@@ -74,9 +74,10 @@ def test_a_run_that_is_killed_again_and_again(benches, part, soak):
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 def test_signals_that_ask_a_training_to_end(benches, part, signum, soak):
     bench, random_ = benches(part), random.Random(SEED + signum)
-    gradients = places(bench.moments, "before a gradient")
-    metrics = places(bench.moments, "after replacing metrics.csv")
-    for moment in (random_.choice(gradients[2:]), metrics[1]):
+    gradients, metrics, within = (
+        places(bench.moments, name) for name in ("before a gradient", "after replacing metrics.csv", "within a check")
+    )
+    for moment in (random_.choice([i for i in gradients[2:] if i < metrics[1]]), metrics[1], within[1]):
         bench.killed_and_resumed("signal", moment=moment, signum=signum)
         soak(signals_survived=1)
 

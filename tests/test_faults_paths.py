@@ -1,5 +1,6 @@
 """Paths of all kinds: files go where the user sees them, and what cannot be a path is said in one sentence."""
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -112,3 +113,42 @@ def test_pictures_go_where_the_user_sees_the_directory(part2, one_epoch, tmp_pat
     assert part2.generate.main(argv) == 0
     assert Path(capsys.readouterr().out.splitlines()[-1]) == tmp_path / "my pictures" / "данные" / "samples.png"
     assert (tmp_path / "elsewhere" / "данные" / "samples.png").is_file()
+
+
+@pytest.mark.parametrize("part", ["part1", "part2", "part3"])
+@pytest.mark.parametrize("reason", ["Read-only file system", "File name too long"])
+def test_a_download_into_a_directory_that_cannot_be_written(request, tmp_path, monkeypatch, capsys, part, reason):
+    directory = tmp_path / ("x" * 300) if "name" in reason else request.getfixturevalue("read_only")
+    modules = request.getfixturevalue(part)
+    if part == "part3":
+        monkeypatch.setattr(modules.dataset, "fetch", lambda url: b"plays")
+        monkeypatch.setattr(modules.dataset, "_is_tiny_shakespeare", lambda content: True)
+        words = ["--txt_file", "tiny_shakespeare"]
+    else:
+        monkeypatch.setattr(modules.mnist_files, "_fetch", lambda name: b"images")
+        words = []
+    assert getattr(modules.train, "cli", modules.train.main)([*words, "--data_dir", str(directory)]) == 2
+    sentence = capsys.readouterr().err
+    assert sentence.count("\n") == 1 and reason in sentence and "--data_dir" in sentence
+
+
+@pytest.mark.parametrize(
+    "words", ["train --txt_file pydoc --use_pretrained", "train --txt_file", "generate --checkpoint"]
+)
+def test_weights_and_texts_whose_name_is_too_long(part3, tmp_path, monkeypatch, capsys, words):
+    monkeypatch.chdir(tmp_path)
+    command, *flags = words.split()
+    assert getattr(part3, command).main([*flags, "x" * 300]) == 2
+    sentence = capsys.readouterr().err
+    assert sentence.count("\n") == 1 and "x" * 300 in sentence and not list(tmp_path.iterdir())
+
+
+def test_any_command_on_a_full_disk(part1, capsys):
+    def work(args):
+        raise OSError(errno.ENOSPC, "No space left on device", "results/codes.json")
+
+    assert part1.cli.run_command(work, None, "x.py") == 2
+    assert capsys.readouterr().err == (
+        "x.py: error: cannot write results/codes.json (No space left on device): make room there, or give another "
+        "directory\n"
+    )

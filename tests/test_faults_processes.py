@@ -158,7 +158,7 @@ def test_two_machines_do_what_one_does_with_batches_of_twice_the_size(repository
                 "--master_addr", "127.0.0.1", "--master_port", str(port)]  # fmt: skip
     argv = [*train, *arguments(name, tmp_path, 2), flag, "--num_nodes", "2", "--log_dir", str(tmp_path / "2")]
     nodes = [subprocess.Popen([*torchrun, "--node_rank", str(rank), *argv]) for rank in range(2)]
-    assert [node.wait(timeout=250) for node in nodes] == [0, 0]
+    assert [node.wait(timeout=1800) for node in nodes] == [0, 0]
     runs = []
     for log_dir in "12":
         (run,) = (path.parent for path in (tmp_path / log_dir).rglob("summary.json"))

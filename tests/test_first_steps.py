@@ -7,6 +7,8 @@ import torch
 
 from part_loader import load_script
 
+pytestmark = pytest.mark.usefixtures("no_network")
+
 
 @pytest.fixture
 def first_steps(part1, repository):

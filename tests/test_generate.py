@@ -9,6 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
+pytestmark = pytest.mark.usefixtures("no_network")
+
 
 @pytest.fixture(scope="module", params=[2, 3], ids=["z_dim 2", "z_dim 3"])
 def run(request, _parts, tmp_path_factory):

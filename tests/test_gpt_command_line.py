@@ -148,7 +148,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(part3, repository, text_f
             output = interrupt(first)
         finally:
             first.kill()
-    assert first.returncode == 130
+    assert first.returncode == 130, output
     assert "Traceback" not in output
     kept = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
     assert f"{kept} steps are kept; continue with {shlex.quote(sys.executable)} " in output

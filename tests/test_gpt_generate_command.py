@@ -11,6 +11,8 @@ import torch
 
 from gpt_models import byte_pairs, small_gpt
 
+pytestmark = pytest.mark.usefixtures("no_network")
+
 RULE = "\n" + "-" * 80 + "\n"
 LETTERS = "\nabcde"
 

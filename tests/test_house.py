@@ -96,7 +96,7 @@ def test_ruff_knows_the_repository_s_own_modules(repository):
 
 def test_what_several_parts_need_is_the_same_file(repository):
     """The parts import nothing of one another, so that each has a copy."""
-    everywhere = ("cli.py", "download.py", "event_files.py", "gpu.py", "processes.py", "run_files.py")
+    everywhere = ("cli.py", "download.py", "event_files.py", "gpu.py", "processes.py", "run_files.py", "streams.py")
     shared = dict.fromkeys(everywhere, ("part1", "part2", "part3"))
     shared |= {"mnist_files.py": ("part1", "part2"), "lightning_files.py": ("part1", "part3")}
     for name, parts in shared.items():
@@ -302,7 +302,7 @@ def test_pip_commands_of_the_readme_keep_to_the_tested_versions(repository):
     assert {"torch", "torchvision"} <= pins(repository).keys()
 
 
-@pytest.mark.parametrize("readme", READMES)
+@pytest.mark.parametrize("readme", [*READMES, "tests/FAULTS.md"])
 def test_numbers_of_a_readme_are_those_of_the_results(repository, readme):
     """A number that is a link to an entry of a result, `[0.51](report/results/vae_z20/summary.json#test_bpd)`, or to
     one within others, `#part1.step.seconds`."""

@@ -10,6 +10,8 @@ import torch
 
 from part_loader import load_script
 
+pytestmark = pytest.mark.usefixtures("no_network")
+
 
 @pytest.fixture
 def initialisation(part2, repository):

@@ -9,6 +9,8 @@ import torch
 from gpt_models import small_gpt
 from part_loader import load_script
 
+pytestmark = pytest.mark.usefixtures("no_network")
+
 TEXT = "".join(f"{a} and {b} are {a + b}.\n" for a in range(12) for b in range(12))
 
 

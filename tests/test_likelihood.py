@@ -13,6 +13,8 @@ from torch.distributions import Normal, kl_divergence
 
 from part_loader import load_script
 
+pytestmark = pytest.mark.usefixtures("no_network")
+
 MEAN, STD = torch.tensor([0.3, -0.7]), torch.tensor([0.5, 0.8])
 
 

@@ -8,6 +8,8 @@ import typst
 
 from part_loader import load_script
 
+pytestmark = pytest.mark.usefixtures("no_network")
+
 POINTS = {
     "1.1": 2, "1.2": 3, "1.3": 2, "1.4": 3, "1.5": 2, "1.6": 3, "1.7": 12, "1.8": 3, "1.9": 4,
     "2.1": 3, "2.2": 2, "2.3": 2, "2.4": 3, "2.5": 6, "2.6": 4, "2.7": 2, "3.1": 3, "3.2": 4, "3.3": 3,

@@ -14,6 +14,8 @@ import pytest
 from part_loader import load_script
 from runs import interruptible
 
+pytestmark = pytest.mark.usefixtures("no_network")
+
 # Leaves the files of a run. The data folder's name says how it ends (only run b waits), and each call is noted.
 TRAINING = """
 import argparse, json, sys, time
