@@ -46,7 +46,7 @@ def log_to_stdout() -> None:
     log.removeHandler(to_stdout)  # of an earlier call: the application may have configured logging since then
     log.setLevel(logging.NOTSET)
     if not log.hasHandlers():
-        to_stdout.setStream(sys.stdout)
+        to_stdout.stream = sys.stdout  # setStream would flush the old stream, which may be closed
         log.addHandler(to_stdout)
         log.setLevel(logging.INFO)
 

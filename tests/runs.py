@@ -19,10 +19,16 @@ def rows_of(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def event_files_of(run: Path) -> list[Path]:
+    """Event files in the order in which they were begun: their names hold the second, the process and a counter."""
+    files = run.glob("events.out.tfevents.*")
+    return sorted(files, key=lambda file: [int(word) if word.isdigit() else word for word in file.name.split(".")])
+
+
 def points_of(run: Path) -> dict[str, list[tuple[int, bytes]]]:
     """Step and value of all points in TensorBoard by tag, in the order in which they lie in the files."""
     points = {}
-    for file in sorted(run.glob("events.out.tfevents.*")):
+    for file in event_files_of(run):
         for event in LegacyEventFileLoader(str(file)).Load():
             for value in event.summary.value:
                 points.setdefault(value.tag, []).append((event.step, value.SerializeToString()))

@@ -1,5 +1,7 @@
 """`train.py` of part 1: progress messages, two devices, and an interruption in the middle of an epoch."""
 
+import contextlib
+import io
 import json
 import logging
 import os
@@ -17,10 +19,14 @@ SMALL = ["--dataset", "digits", "--num_filters", "2", "--z_dim", "3", "--seed", 
 
 @pytest.mark.parametrize("configured", [False, True])
 def test_train_vae_reports_progress_where_nobody_configured_logging(part1, tmp_path, capsys, configured):
-    """As in a notebook. An application that has configured logging gets each message once, in its own format."""
+    """As in a notebook, also where the output of an earlier training went elsewhere. An application that has configured
+    logging gets each message once, in its own format."""
     args = Namespace(dataset="digits", epochs=2, num_filters=1, z_dim=2, batch_size=675, log_dir=str(tmp_path))
     log = logging.getLogger("part1")
     with not_configured_logging(part1) as root:
+        with contextlib.redirect_stdout(io.StringIO()) as earlier:
+            part1.training_run.log_to_stdout()
+        earlier.close()
         if configured:
             logging.basicConfig(level="INFO", format="APP %(message)s", stream=sys.stdout)
         part1.train_pl.train_vae(args)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from runs import points_of
+from runs import event_files_of, points_of
 
 
 @pytest.fixture
@@ -41,10 +41,10 @@ def test_events_are_purged_on_the_axis_of_each_tag(events, tmp_path):
                 writer.add_text("text", f"word {n}", n)
                 writer.add_figure("figure", Figure(), n)
         time.sleep(0.01)
-    last = sorted(tmp_path.glob("events*"))[-1]
+    last = event_files_of(tmp_path)[-1]
     last.write_bytes(last.read_bytes()[:-5])
     before = points_of(tmp_path)
-    untouched = sorted(tmp_path.glob("events*"))[0].stat()
+    untouched = event_files_of(tmp_path)[0].stat()
     events.purge_events(tmp_path, lambda tag, step: step <= (40 if tag == "by_step" else 4))
     after = points_of(tmp_path)
     assert {tag: [step for step, _ in points] for tag, points in after.items()} == {
@@ -52,6 +52,6 @@ def test_events_are_purged_on_the_axis_of_each_tag(events, tmp_path):
     }  # fmt: skip
     for tag, points in after.items():
         assert points == before[tag][: len(points)], "what stays is as it was"
-    first = sorted(tmp_path.glob("events*"))[0].stat()
+    first = event_files_of(tmp_path)[0].stat()
     assert (first.st_ino, first.st_mtime_ns) == (untouched.st_ino, untouched.st_mtime_ns), "nothing to delete there"
     assert len(list(tmp_path.glob("events*"))) == 2
