@@ -20,14 +20,7 @@ from run_files import atomic_write, read_verified_checkpoint
 
 RECORD = "RunRecord"  # the callback whose rows and seconds a checkpoint holds
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "numpy")
-NOT_RECORDED = (
-    "given",
-    "resume",
-    "checkpoint",
-    "version",
-    "saved",
-    "run_dir",
-)  # of one start of a run
+NOT_RECORDED = ("given", "resume", "checkpoint", "version", "saved", "run_dir")  # they describe one start of a run
 
 
 def recorded_flags(args: argparse.Namespace) -> dict:

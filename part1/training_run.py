@@ -37,11 +37,12 @@ from mnist import Loaders, load_data
 from pictures import plot_bpd_curve, plot_codes, write_picture
 from processes import Processes, StopRequest, count_devices, find_processes
 from run_folder import resume_hint, write_summary
+from streams import StdoutHandler
 from utils import elbo_to_bpd, visualize_manifold
 
 PROJECTED = 1000  # test images in TensorBoard's projector; all 10,000 would take 0.7 GB and load slowly
 log = logging.getLogger("part1")  # the logger of all modules of this part
-to_stdout = logging.StreamHandler()
+to_stdout = StdoutHandler()
 
 
 # -------------------------------------------------------------------------------------------------------------- set-up
@@ -52,7 +53,6 @@ def log_to_stdout() -> None:
     log.removeHandler(to_stdout)  # of an earlier call: the application may have configured logging since then
     log.setLevel(logging.NOTSET)
     if not log.hasHandlers():
-        to_stdout.stream = sys.stdout  # setStream would flush the old stream, which may be closed
         log.addHandler(to_stdout)
         log.setLevel(logging.INFO)
 

@@ -2,7 +2,6 @@
 verified. The same file in all three parts."""
 
 import contextlib
-import errno
 import os
 import re
 import shutil
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from cli import file_version
+from cli import NO_ROOM, file_version
 from inputs import InputError
 
 try:
@@ -23,7 +22,6 @@ except ImportError:  # Windows
     fcntl = None
 
 CHECKPOINT_FORMAT = 1  # a later program that writes checkpoints which this one cannot read counts it up
-NO_ROOM = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}  # disk, size of a file, quota
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
 
 # --------------------------------------------------------------------------------------------------- a run's directory

@@ -26,6 +26,7 @@ from models import AdversarialAE
 from pictures import manifold_grid, plot_codes, plot_curves, write_picture
 from processes import count_devices, find_processes
 from run_record import RunRecord
+from streams import StdoutHandler
 from utils import TensorBoardLogger
 
 PROJECTED = 1000  # test images in TensorBoard's projector; all 10,000 would take 0.7 GB and load slowly
@@ -33,13 +34,6 @@ log = logging.getLogger("part2")  # the logger of all modules of this part
 
 
 # -------------------------------------------------------------------------------------------------------------- set-up
-
-
-class StdoutHandler(logging.Handler):
-    """Prints messages to `sys.stdout` as it is at that moment; a notebook or a test replaces it."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), flush=True)
 
 
 to_stdout = StdoutHandler()

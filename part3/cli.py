@@ -22,8 +22,8 @@ HERE = Path(__file__).resolve().parent
 # Exit code 128 + number; SIGUSR1 is what SLURM sends before a job's time is over.
 STOP_SIGNALS = {getattr(signal, name): name for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)}
 WARNED = 138  # exit code after SIGUSR1
-# The disk or the quota is full, a file would become too large, or the directory is read-only or somebody else's.
-NOT_WRITTEN = {getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM")}
+NO_ROOM = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}  # disk, size of a file, quota
+NOT_WRITTEN = NO_ROOM | {errno.EROFS, errno.EACCES, errno.EPERM}  # or the directory is read-only or somebody else's
 CHILD_VARIABLE = "TRAINING_PROCESS"  # tells a process that processes.py started which one it is
 
 

@@ -20,14 +20,7 @@ from run_files import atomic_write, read_verified_checkpoint
 from vocabulary import Vocabulary, from_state
 
 GOALS = (2.0, 1.8, 1.6, 1.5)  # the summary has the step and the time at which the validation loss falls below each
-NOT_RECORDED = (
-    "given",
-    "resume",
-    "checkpoint",
-    "version",
-    "saved",
-    "run_dir",
-)  # of one start of a run
+NOT_RECORDED = ("given", "resume", "checkpoint", "version", "saved", "run_dir")  # they describe one start of a run
 RECORD = "RunRecord"  # the callback whose rows a checkpoint holds
 PACKAGES = ("torch", "pytorch-lightning", "numpy", "tokenizers", "safetensors")
 CONFIG = ("n_layer", "n_head", "n_embd", "vocab_size", "block_size", "embd_pdrop", "resid_pdrop", "attn_pdrop",

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import os
 import sys
 from collections.abc import Iterable
@@ -46,6 +47,13 @@ class LastingStream:
 
     def __getattr__(self, name: str):
         return getattr(self._stream, name)
+
+
+class StdoutHandler(logging.Handler):
+    """Prints messages to `sys.stdout` as it is at that moment; a notebook or a test replaces it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), flush=True)
 
 
 def _nowhere() -> io.TextIOBase:

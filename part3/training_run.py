@@ -35,10 +35,11 @@ from pretrained import check_fits, load_vocabulary
 from processes import Processes, StopRequest, count_devices, find_processes
 from run_files import atomic_write
 from run_folder import model_of, resume_hint, write_summary
+from streams import StdoutHandler
 from vocabulary import Characters, Vocabulary, from_state
 
 log = logging.getLogger("part3")  # the logger of all modules of this part
-to_stdout = logging.StreamHandler()
+to_stdout = StdoutHandler()
 
 
 def log_to_stdout() -> None:
@@ -46,7 +47,6 @@ def log_to_stdout() -> None:
     log.removeHandler(to_stdout)  # of an earlier call: the application may have configured logging since then
     log.setLevel(logging.NOTSET)
     if not log.hasHandlers():
-        to_stdout.stream = sys.stdout  # setStream would flush the old stream, which may be closed
         log.addHandler(to_stdout)
         log.setLevel(logging.INFO)
 

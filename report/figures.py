@@ -27,10 +27,9 @@ from excerpts import write_excerpts
 
 REPORT = Path(__file__).resolve().parent
 WIDTH = 6.4  # inches between the margins of a page: the figures are printed at their own size
-BLUE, ORANGE, GREEN, PINK, GREY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#777777"
+BLUE, ORANGE = "#0072b2", "#d55e00"
 STYLE = {"font.size": 9, "legend.fontsize": 8, "axes.titlesize": 9, "svg.hashsalt": "report"}
-# Autoencoders of part 2 with a colour each; the run's name says which: ae an ordinary one, aae an adversarial one.
-AUTOENCODERS = {"ae_z2": ORANGE, "ae_z8": PINK, "aae_z2": BLUE, "aae_z8": GREEN, "aae_z20": GREY}
+AUTOENCODERS = ("ae_z2", "ae_z8", "aae_z2", "aae_z8", "aae_z20")  # ae: an ordinary one, aae: an adversarial one
 NEAR = 4  # how far from its centre the prior is looked at; report.typ counts the codes beyond it
 DIGIT_COLOURS = (
     "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#555555", "#bcbd22", "#17becf",
