@@ -81,6 +81,16 @@ def compare(codes: Tensor, draws: Tensor) -> dict:
     }
 
 
+def noise(codes: Tensor, again: Tensor) -> list[float]:
+    """Standard deviation of q(z|x) in each dimension, as the root of its mean square over the images; 0 for a
+    deterministic encoder. Two draws of an image differ by twice the variance: E[(z - z')^2] = 2 Var(z).
+
+    Args:
+        codes, again: two draws [N, D] from the posterior of each image.
+    """
+    return ((codes - again).square().mean(dim=0) / 2).sqrt().tolist()
+
+
 def table(codes: Tensor, labels: Tensor) -> str:
     """Codes [N, 2] and labels [N] as CSV with three decimals."""
     rows = zip(codes.tolist(), labels.tolist(), strict=True)
@@ -123,8 +133,8 @@ def compute(args) -> None:
     )
     images, labels = load_test_images(argparse.Namespace(**flags))
     ensure_writable(folder, "--output_dir")
-    with evaluating(model):  # an encoder that is not deterministic gives one draw from q(z|x) for each image
-        codes = torch.cat([model.encoder(piece) for piece in images.split(1000)])  # (N, D)
+    with evaluating(model):  # each call draws one code for each image from q(z|x)
+        codes, again = (torch.cat([model.encoder(piece) for piece in images.split(1000)]) for _ in range(2))  # (N, D)
     draws = torch.randn(codes.shape, generator=torch.Generator().manual_seed(args.seed))
     if model.z_dim == 2:
         atomic_write(folder / "codes.csv", lambda file: file.write(table(codes[:SHOWN], labels[:SHOWN])))
@@ -133,6 +143,7 @@ def compute(args) -> None:
         "z_dim": model.z_dim,
         "images": len(codes),
         **compare(codes, draws),
+        "noise": noise(codes, again),
         "dimension_of_images": intrinsic_dimension(nearest_distances(images.flatten(1), count=2)),
         "command": f"python report/codes.py --checkpoint RUN --seed {args.seed}",
         "seed": args.seed,

@@ -76,6 +76,12 @@ def test_codes_that_are_not_normal(codes):
     assert found["codes_beside_codes"] > 0.8
 
 
+def test_the_noise_of_each_dimension(codes):
+    means = 5 * torch.randn(20_000, 3)
+    first, second = (means + torch.tensor([0.0, 0.1, 2.0]) * torch.randn(20_000, 3) for _ in range(2))
+    assert codes.noise(first, second) == pytest.approx([0, 0.1, 2], rel=0.03)
+
+
 def test_the_table(codes):
     text = codes.table(torch.tensor([[1.23449, -0.5], [0.0, 7.0]]), torch.tensor([3, 9]))
     assert text == "z_1,z_2,label\n1.234,-0.500,3\n0.000,7.000,9\n"
@@ -104,6 +110,7 @@ def test_the_command_writes_into_the_run_directory(codes, part2, tiny_digits, ru
     draws = torch.randn(60, z_dim, generator=torch.Generator().manual_seed(5))
     for name, value in codes.compare(encoded, draws).items():
         assert result[name] == pytest.approx(value, rel=1e-4), name
+    assert result["noise"] == [0] * z_dim  # a deterministic encoder
     pixels = images.flatten(1).double()
     first, second = (pixels[:, None] - pixels).norm(dim=2).sort(dim=1).values[:, 1:3].T
     assert result["dimension_of_images"] == pytest.approx(60 / (second / first).log().sum().item(), rel=1e-4)
