@@ -1,5 +1,5 @@
-"""Draws the report's figures from `report/results/` into `report/figures/`, copies the code that the report prints
-beside them, and lists in `report/results/available.json` what the report can show: `python report/figures.py`."""
+"""Draws the report's figures from `report/results/` into `report/figures/`, and copies the code that the report prints
+beside them: `python report/figures.py`."""
 
 import csv
 import json
@@ -117,7 +117,7 @@ def manifold(*runs: str) -> Figure:
     where there are several runs to compare."""
     files = {"vae": "vae_manifold.png", "ae": "manifold.png", "aae": "manifold.png"}
     paths = {run: REPORT / "results" / run / files[run.split("_")[0]] for run in runs}
-    size = WIDTH / 2 if len(runs) > 1 else 3.3
+    size = WIDTH / 2 if len(runs) > 1 else 3.9
     figure = Figure(figsize=(size * len(runs), size), layout="constrained")
     places = [f"{percent}%\n({NormalDist().inv_cdf(percent / 100):.2f})" for percent in PERCENTILES]
     for axes, (run, path) in zip(figure.subplots(1, len(runs), squeeze=False)[0], paths.items(), strict=True):
@@ -193,8 +193,8 @@ def draw_codes(axes, rows: list[dict], limit: float) -> None:
 
 
 def name_digits(axes, rows: list[dict], limit: float) -> None:
-    """Each digit's number on one of its codes: where its own are densest and the others' rarest, away from the edge and
-    from the numbers that already stand there; none where there is no such place, or less than a tenth of its codes."""
+    """Each digit's number on one of its codes: where its own are many and the others few, away from the edge and from
+    the numbers that already stand there; none where there is no such place, or less than a tenth of its codes."""
     outline = [patheffects.withStroke(linewidth=2.5, foreground="white")]
     points = np.array([(row["z_1"], row["z_2"]) for row in rows])
     labels = np.array([row["label"] for row in rows])
@@ -204,8 +204,8 @@ def name_digits(axes, rows: list[dict], limit: float) -> None:
         near = np.linalg.norm(own[:, None] - points, axis=-1) < 0.1 * limit  # (own, all)
         free = [all(math.dist(point, other) > 0.13 * limit for other in placed) for point in own]
         if any(free) and 10 * len(own) >= (labels == digit).sum():
-            score = (near & (labels == digit)).sum(axis=1) - (near & (labels != digit)).sum(axis=1)
-            place = own[np.where(free, score, -len(points)).argmax()]
+            own_near = (near & (labels == digit)).sum(axis=1)
+            place = own[np.where(free, own_near**2 / near.sum(axis=1), 0).argmax()]
             axes.annotate(str(digit), place, ha="center", va="center", weight="bold", color=colour,
                           path_effects=outline)  # fmt: skip
             placed.append(place)
@@ -309,16 +309,6 @@ def attention() -> Figure:
     return figure
 
 
-def list_available() -> None:
-    """Write the paths, from the report's folder, of all figures and results into `available.json`; those of a run only
-    once it is finished."""
-    files = [path for folder in ("figures", "results") for path in (REPORT / folder).rglob("*") if path.is_file()]
-    complete = [path for path in files if path.parent.name in ("figures", "results") or
-                (path.parent / "summary.json").exists()]  # fmt: skip
-    listed = sorted(path.relative_to(REPORT).as_posix() for path in complete if path.name != "available.json")
-    (REPORT / "results" / "available.json").write_text(json.dumps(listed, indent=2) + "\n")
-
-
 def draw(args=None) -> None:
     """Draw all figures, and print the paths of their files."""
     folder = REPORT / "figures"
@@ -333,7 +323,6 @@ def draw(args=None) -> None:
             function().savefig(path, dpi=250, metadata={"Date": None})
             print(path)
     write_excerpts(folder)
-    list_available()
 
 
 def main() -> int:

@@ -33,7 +33,6 @@ RUNS = {
     "aae_z20": "part2/train.py --z_dim 20 --lambda_ 0.995 --epochs 100 --seed 42",
     "gpt_shakespeare": f"part3/train.py {GPT}",
     "gpt_grimm": f"part3/train.py --txt_file DATA/text/grimms_fairy_tales.txt {GPT}",
-    "vae_z20_ema": "part1/train.py --z_dim 20 --epochs 80 --seed 42 --ema 0.9998 --importance_samples 100",
 }
 # Those of the headline numbers with other seeds, and other encoders; in part 2 for the first 20 epochs, after which the
 # test loss no longer falls.
