@@ -75,7 +75,7 @@ def attention_cost() -> Figure:
 
 def likelihood() -> Figure:
     """Estimates of log p(x) from samples of the prior and of the encoder, on one scale for all latent spaces."""
-    figure = Figure(figsize=(WIDTH, 2.5), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.0), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
     for axes, run in zip(panels, ("vae_z2", "vae_z20"), strict=True):
         found = results_of(run, "likelihood.json")
@@ -117,7 +117,7 @@ def manifold(*runs: str) -> Figure:
     where there are several runs to compare."""
     files = {"vae": "vae_manifold.png", "ae": "manifold.png", "aae": "manifold.png"}
     paths = {run: REPORT / "results" / run / files[run.split("_")[0]] for run in runs}
-    size = WIDTH / 2 if len(runs) > 1 else 3.9
+    size = WIDTH / 2 if len(runs) > 1 else 3.3
     figure = Figure(figsize=(size * len(runs), size), layout="constrained")
     places = [f"{percent}%\n({NormalDist().inv_cdf(percent / 100):.2f})" for percent in PERCENTILES]
     for axes, (run, path) in zip(figure.subplots(1, len(runs), squeeze=False)[0], paths.items(), strict=True):
@@ -136,7 +136,7 @@ def gap() -> Figure:
     """log p(x), the ELBO, and what is between them, image by image."""
     rows = results_of("vae_z2", "likelihood.json")["gaps"]
     numbers = range(1, len(rows) + 1)
-    figure = Figure(figsize=(WIDTH, 2.3), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.9), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.plot(numbers, [row["log_px"] for row in rows], "o", markersize=4.5, color=BLUE, label=r"$\log p(x)$")
     left.plot(numbers, [row["elbo"] for row in rows], "x", markersize=5, color=ORANGE, label="ELBO")
@@ -256,7 +256,7 @@ def distances() -> Figure:
         "covariance, $\\|\\mathrm{cov}(z) - I\\|$": "test_covariance_error",
         "Kolmogorov-Smirnov": "test_ks_mean",
     }
-    figure = Figure(figsize=(WIDTH, 2.5), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.9), layout="constrained")
     for axes, (title, name) in zip(figure.subplots(1, 3), panels.items(), strict=True):
         for label, (prefix, colour, marker) in kinds.items():
             runs = [(i, f"{prefix}_z{d}") for i, d in enumerate(dimensions)]
