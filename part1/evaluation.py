@@ -1,13 +1,24 @@
-"""Evaluation of a trained VAE: importance-weighted bounds on the likelihood, and the codes of a data set."""
+"""Evaluation of a trained VAE: importance-weighted bounds on the likelihood, codes, and what a training writes at its
+end."""
 
+import argparse
 import math
+import shutil
+import statistics
+from pathlib import Path
 
 import torch
+import torch.nn.functional as F
+from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torch.utils.tensorboard import SummaryWriter
 
-from cli import raise_if_stopped
-from utils import reconstruction_loss
+from pictures import plot_bpd_curve, plot_codes, write_picture
+from run import write_summary
+from utils import elbo_to_bpd, reconstruction_loss, visualize_manifold
+
+PROJECTED = 1000  # test images in TensorBoard's projector; all 10,000 would take 0.7 GB and load slowly
 
 
 @torch.no_grad()
@@ -55,7 +66,6 @@ def importance_weighted_bound(model, loader: DataLoader, num_samples: int, large
         step = max(1, largest_batch // len(imgs))
         log_sum = torch.full((len(imgs),), -math.inf, dtype=torch.float64)
         for done in range(0, num_samples, step):
-            raise_if_stopped()
             log_w = log_importance_weights(model, imgs, min(step, num_samples - done))  # (step, B)
             log_sum = torch.logaddexp(log_sum, log_w.cpu().double().logsumexp(dim=0))
         total += (math.log(num_samples) - log_sum).sum().item()
@@ -74,3 +84,72 @@ def encode(model, loader: DataLoader) -> tuple[Tensor, Tensor]:
     batches = [(model.encoder(imgs.to(device))[0].cpu(), labels.cpu()) for imgs, labels in loader]
     means, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
     return means, labels
+
+
+def write_results(
+    args: argparse.Namespace,
+    run_dir: Path,
+    board: SummaryWriter,
+    record,
+    vae,
+    best_epoch: int,
+    loader: DataLoader,
+    results: dict[str, float],
+) -> None:
+    """Write pictures, codes and scores of the tested model into the run directory, and `summary.json` last. In
+    TensorBoard, they stand after the last epoch.
+
+    Args:
+        args: the flags of the training.
+        run_dir: its directory.
+        board: TensorBoard's writer.
+        record: has the `rows` of `metrics.csv`, and the `seconds` and `device` of the training.
+        vae: the model with the lowest validation bpd.
+        best_epoch: the epoch that it is of.
+        loader: the test images.
+        results: Lightning's test result.
+    """  # fmt: skip
+    place, results = args.epochs + 1, dict(results)
+    with isolate_rng(include_cuda=vae.device.type == "cuda"):
+        torch.manual_seed(args.seed)
+        if args.importance_samples:
+            nll = importance_weighted_bound(vae, loader, args.importance_samples)
+            results["importance_samples"], results["test_importance_weighted_nll"] = args.importance_samples, nll
+            results["test_importance_weighted_bpd"] = elbo_to_bpd(nll, (1, 1, 28, 28))
+        codes, labels = encode(vae, loader)
+    write_codes(run_dir, board, place, codes, labels, loader)
+    figures = {"bpd_curve": plot_bpd_curve(record.rows, results["test_bpd"])}
+    if args.z_dim == 2:
+        manifold = visualize_manifold(vae.decoder, grid_size=20)
+        write_picture(run_dir / "vae_manifold.png", manifold)
+        board.add_image("Manifold", manifold, global_step=place)
+        figures["codes"] = plot_codes(codes, labels)
+    for name, figure in figures.items():
+        write_picture(run_dir / f"{name}.png", figure)
+        board.add_figure(name, figure, global_step=place)
+    board.flush()
+    write_summary(run_dir, args, {
+        **results,
+        "best_epoch": best_epoch,
+        "best_val_bpd": record.rows[best_epoch - 1]["val_bpd"],
+        "train_bpd": record.rows[-1]["train_bpd"],
+        "epochs": len(record.rows),
+        "train_seconds": round(sum(record.seconds), 1),
+        "median_epoch_seconds": round(statistics.median(record.seconds), 2),
+        "device": record.device,
+        "num_devices": record.num_devices,
+    })  # fmt: skip
+    score = f"{results['test_bpd']:.4f} bpd (best epoch {best_epoch} of {args.epochs})"
+    if args.importance_samples:
+        bound = f"{results['test_importance_weighted_bpd']:.4f}"
+        score += f"; importance-weighted with {args.importance_samples} samples {bound} bpd"
+    print(f"test: {score}; pictures and numbers are in {run_dir}", flush=True)
+
+
+def write_codes(run_dir: Path, board: SummaryWriter, place: int, codes: Tensor, labels: Tensor, loader) -> None:
+    """Write the first test images, their codes [N, z_dim] and labels [N] for TensorBoard's projector."""
+    images = loader.dataset[:PROJECTED][0].cpu() / 15
+    points = codes[:PROJECTED]
+    points = F.pad(points, (0, max(0, 3 - points.size(1))))  # the projector draws nothing in fewer than 3 dimensions
+    shutil.rmtree(run_dir / f"{place:05}", ignore_errors=True)  # those of an earlier test of this run
+    board.add_embedding(points, labels[:PROJECTED].tolist(), images, global_step=place, tag="codes")

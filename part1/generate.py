@@ -3,94 +3,50 @@
 `python generate.py --help` lists the flags.
 """
 
-import sys
-from pathlib import Path
+from args import BEST, PICTURES, build_generate_parser
 
-if __name__ == "__main__":  # flags first, since importing PyTorch takes seconds
-    sys.path.insert(0, str(Path(__file__).resolve().parent))  # for `python -m part1.generate` and `python -P`
-    from cli import start
-    from inputs import parse_generate_args
-
-    ARGS = start(parse_generate_args)
+if __name__ == "__main__":
+    ARGS = build_generate_parser().parse_given()  # first, since importing PyTorch takes seconds
 
 import argparse
+from pathlib import Path
 
 import torch
 
-from cli import run_command
-from inputs import (
-    LOG_DIR,
-    PICTURES,
-    InputError,
-    check_generate_flags,
-    ensure_writable,
-    find_checkpoint,
-    parse_generate_args,
-    resolve_path,
-    run_dir_of,
-)
 from mnist import load_data
 from pictures import interpolation_grid, reconstruction_grid, sample_grid, write_picture
-from processes import explained_failures
-from run_files import naming_failed_writes
+from run import InputError, find_run, run_command
 from train_pl import load_vae
 from utils import visualize_manifold
 
-NEED_DATA = {"reconstructions", "interpolations"}
-
-
-def check_data_dir(args: argparse.Namespace, flags: dict, needed: bool) -> None:
-    """Check `--data_dir` against the flags of a run.
-
-    Args:
-        args: has `data_dir`.
-        flags: of the run.
-        needed: whether images are needed at all.
-
-    Raises:
-        InputError: --data_dir would be ignored, or the directory that the run was trained from does not exist any more.
-    """
-    if args.data_dir and flags["dataset"] == "digits":
-        raise InputError(
-            f"--data_dir {args.data_dir} was given, but the run was trained on the built-in digits: leave the flag out"
-        )
-    if needed and flags["dataset"] == "mnist" and not args.data_dir and not Path(flags["data_dir"]).is_dir():
-        raise InputError(
-            f"{flags['data_dir']}, which the run was trained from, does not exist any more: give the directory that "
-            "holds MNIST/raw with --data_dir"
-        )
-
 
 def generate(args: argparse.Namespace) -> list[Path]:
-    """Draw the pictures that the flags ask for; returns the paths of their files.
+    """Draw the pictures that the flags ask for; prints and returns the paths of their files.
+
+    Args:
+        args: flags of `generate.py`; a missing flag has its default.
 
     Raises:
         InputError: a flag, the checkpoint, the data or the output directory cannot be used.
     """
-    check_generate_flags(args)
-    path = find_checkpoint(args.checkpoint, resolve_path(args.log_dir, default=LOG_DIR), "best")
-    vae, checkpoint = load_vae(path)
-    z_dim = vae.hparams.z_dim
-    wanted = args.pictures or [name for name in PICTURES if name != "manifold" or z_dim == 2]
-    if "manifold" in wanted and z_dim != 2:
-        raise InputError(
-            f"the manifold needs a model with z_dim 2, and this one has {z_dim}: leave it out of --pictures"
-        )
-    needs_data = bool(NEED_DATA & set(wanted))
-    check_data_dir(args, checkpoint["flags"], needed=needs_data)
-    if args.output_dir:
-        output_dir = resolve_path(args.output_dir)
-    else:
-        output_dir = run_dir_of(path, "--checkpoint, or a directory for the pictures to --output_dir") / "generated"
-    ensure_writable(output_dir, "--output_dir", keep=False)
+    parser = build_generate_parser()
+    args = argparse.Namespace(**{**parser.default_flags(), **parser.given_flags(args)})
+    file = Path(args.checkpoint)
+    if not file.is_file():
+        file = find_run(args.checkpoint, Path(args.log_dir), BEST) / BEST
+    elif not args.output_dir and file.parent.name != "checkpoints":
+        raise InputError(f"{file} is not in a run directory: give a directory for the pictures with --output_dir")
+    vae, checkpoint = load_vae(file)
+    wanted = args.pictures or [name for name in PICTURES if name != "manifold" or vae.hparams.z_dim == 2]
+    if "manifold" in wanted and vae.hparams.z_dim != 2:
+        raise InputError(f"the manifold needs a model with z_dim 2, and this one has {vae.hparams.z_dim}: leave it out "
+                         "of --pictures")  # fmt: skip
     vae.to("cuda" if torch.cuda.is_available() else "cpu")
-
     images = labels = None
-    if needs_data:
+    if {"reconstructions", "interpolations"} & set(wanted):
         flags = {**checkpoint["flags"], "num_workers": 0}
-        flags["data_dir"] = str(resolve_path(args.data_dir)) if args.data_dir else flags["data_dir"]
-        images, labels = load_data(argparse.Namespace(**flags))[2].dataset[:]
-
+        flags["data_dir"] = args.data_dir or flags["data_dir"]
+        images, labels = load_data(argparse.Namespace(**flags), torch.device("cpu"))[2].dataset[:]
     draw = {
         "samples": lambda: sample_grid(vae.sample(args.num_samples)),
         "reconstructions": lambda: reconstruction_grid(vae, images, labels),
@@ -98,34 +54,12 @@ def generate(args: argparse.Namespace) -> list[Path]:
         "manifold": lambda: visualize_manifold(vae.decoder, grid_size=20),
     }
     torch.manual_seed(args.seed)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    paths = []
+    output_dir = Path(args.output_dir or file.parents[1] / "generated")
     for name in wanted:
-        paths.append(output_dir / f"{name}.png")
-        with naming_failed_writes(output_dir):
-            write_picture(paths[-1], draw[name]())
-    return paths
-
-
-def print_paths(args: argparse.Namespace) -> None:
-    """Draw the pictures, and print the paths of their files."""
-    with explained_failures(lower="--num_samples or --steps"):
-        for path in generate(args):
-            print(path)
-
-
-def main(argv: list[str] | argparse.Namespace | None = None) -> int:
-    """Run the command line.
-
-    Args:
-        argv: its words, or the parsed flags; None: those of this process.
-
-    Returns:
-        The exit code: 0; 2 after one sentence about input that cannot be used; 130 after an interruption.
-    """
-    args = argv if isinstance(argv, argparse.Namespace) else parse_generate_args(argv)
-    return run_command(print_paths, args, "generate.py")
+        write_picture(output_dir / f"{name}.png", draw[name]())
+        print(output_dir / f"{name}.png")
+    return [output_dir / f"{name}.png" for name in wanted]
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(ARGS))
+    raise SystemExit(run_command(generate, ARGS))

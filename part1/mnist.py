@@ -4,20 +4,20 @@ Images are discretised once, when they are read, and kept in memory as bytes. A 
 """
 
 import argparse
-import logging
+import socket
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, RandomSampler, Subset, random_split
+from torch.utils.data import DataLoader, Dataset, RandomSampler, random_split
+from torchvision.datasets import MNIST
 
-from gpu import on_device
-from inputs import DATA_DIR, resolve_path
-from mnist_files import read_mnist
+from args import DATA_DIR
+from run import HERE, InputError
 
 NUM_VALUES = 16  # grey values of 4 bits
 SPLIT_SEED = 42  # the course's: all runs have the same training and validation set
-log = logging.getLogger("part1")
 
 Loaders = tuple[DataLoader, DataLoader, DataLoader]
 
@@ -46,16 +46,6 @@ class ImageDataset(Dataset):
     def __init__(self, images: Tensor, labels: Tensor):
         self.images, self.labels = images, labels
 
-    @property
-    def nbytes(self) -> int:
-        """Memory that the images and labels take, in bytes."""
-        return self.images.nbytes + self.labels.nbytes
-
-    @property
-    def device(self) -> torch.device:
-        """Where the images and labels are."""
-        return self.images.device
-
     def to(self, device: torch.device) -> None:
         """Move images and labels to a device; batches are there, too, then."""
         self.images, self.labels = self.images.to(device), self.labels.to(device)
@@ -68,7 +58,10 @@ class ImageDataset(Dataset):
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         """A whole batch. DataLoader calls this method if a data set has it."""
-        return self[on_device(torch.as_tensor(indices), self.device)]
+        index = torch.as_tensor(indices)
+        if self.images.is_cuda:  # from page-locked memory, so that nobody waits for the copy
+            index = index.pin_memory().to(self.images.device, non_blocking=True)
+        return self[index]
 
 
 class EpochSampler(RandomSampler):
@@ -101,7 +94,6 @@ def mnist(
     num_workers: int = 4,
     download: bool = True,
     seed: int | None = None,
-    pin_memory: bool = False,
 ) -> Loaders:
     """Loaders of 4-bit MNIST: 54,000 images for training, 6,000 for validation, 10,000 for the test.
 
@@ -111,75 +103,86 @@ def mnist(
         num_workers: loader processes; 0 is fastest here.
         download: download missing files.
         seed: fixes the order of the training images in each epoch; None: PyTorch's global generator draws it.
-        pin_memory: put batches into page-locked memory, which a CUDA device copies faster.
 
     Returns:
         train, validation and test loader; each batch is images, long [B, 1, 28, 28] with values 0 .. 15, and labels,
         long [B] with values 0 .. 9.
 
     Raises:
-        NoDataError: the files are missing and cannot be downloaded.
-        InputError: the files are not MNIST's.
+        InputError: the files are missing and cannot be downloaded, or are damaged.
     """
-    (images, labels), test = _read_sets(resolve_path(root, default=DATA_DIR), download)
-    training = ImageDataset(images, labels)
-    train, val = random_split(training, [54_000, 6_000], generator=torch.Generator().manual_seed(SPLIT_SEED))
-    return _loaders(train, val, ImageDataset(*test), batch_size, num_workers, seed, pin_memory)
+    training, test = _read_mnist(HERE / root if root == DATA_DIR else Path(root), download)
+    return _loaders(training, test, [54_000, 6_000], batch_size, num_workers, seed)
 
 
-def digits(batch_size: int = 128, num_workers: int = 0, seed: int | None = None, pin_memory: bool = False) -> Loaders:
+def digits(batch_size: int = 128, num_workers: int = 0, seed: int | None = None, limit: int = 1797) -> Loaders:
     """Loaders like those of `mnist` for scikit-learn's 1,797 digits, scaled from 8x8 to 28x28 pixels.
 
-    1,350 images are for training, 150 for validation, and the last 297 for the test.
+    Of the first `limit` digits, the last sixth is for the test; of the others, a tenth is for validation.
     """
     from sklearn.datasets import load_digits
 
     source = load_digits()
-    small = torch.as_tensor(source.images, dtype=torch.float32).unsqueeze(1) / 16  # (N, 1, 8, 8) in [0, 1]
+    small = torch.as_tensor(source.images[:limit], dtype=torch.float32).unsqueeze(1) / 16  # (N, 1, 8, 8) in [0, 1]
     large = torch.nn.functional.interpolate(small, size=(28, 28), mode="bilinear")
-    images, labels = discretize(large, NUM_VALUES).byte(), torch.as_tensor(source.target).long()
-    training, test = ImageDataset(images[:1500], labels[:1500]), ImageDataset(images[1500:], labels[1500:])
-    train, val = random_split(training, [1350, 150], generator=torch.Generator().manual_seed(SPLIT_SEED))
-    return _loaders(train, val, test, batch_size, num_workers, seed, pin_memory)
+    images, labels = discretize(large, NUM_VALUES).byte(), torch.as_tensor(source.target[:limit]).long()
+    size = len(images) * 1500 // 1797
+    training, test = ImageDataset(images[:size], labels[:size]), ImageDataset(images[size:], labels[size:])
+    return _loaders(training, test, [size - size // 10, size // 10], batch_size, num_workers, seed)
 
 
-def load_data(args: argparse.Namespace, pin_memory: bool = False) -> Loaders:
-    """Training, validation and test loader for the flags `dataset data_dir batch_size num_workers seed`."""
+def load_data(args: argparse.Namespace, device: torch.device, epoch: int = 0) -> Loaders:
+    """Training, validation and test loader for the flags `dataset data_dir batch_size num_workers seed`.
+
+    Args:
+        args: the flags.
+        device: of the training. A GPU holds all images itself, unless worker processes load them.
+        epoch: number of finished epochs, on which the order of the next one depends.
+    """
     if args.dataset == "digits":
-        return digits(args.batch_size, args.num_workers, args.seed, pin_memory)
-    return mnist(args.data_dir, args.batch_size, args.num_workers, seed=args.seed, pin_memory=pin_memory)
+        loaders = digits(args.batch_size, args.num_workers, args.seed)
+    else:
+        loaders = mnist(args.data_dir, args.batch_size, args.num_workers, seed=args.seed)
+    if device.type == "cuda" and not args.num_workers:
+        for dataset in (loaders[0].dataset.dataset, loaders[2].dataset):  # training and validation set are parts of one
+            dataset.to(device)
+    loaders[0].sampler.set_epoch(epoch)  # Lightning does, too, but too late for worker processes
+    return loaders
 
 
 def _loaders(
-    train: Subset,
-    val: Subset,
-    test: ImageDataset,
-    batch_size: int,
-    num_workers: int,
-    seed: int | None,
-    pin_memory: bool,
+    training: ImageDataset, test: ImageDataset, sizes: list[int], batch_size: int, num_workers: int, seed: int | None
 ) -> Loaders:
-    common = {
-        "batch_size": batch_size,
-        "num_workers": num_workers,
-        "collate_fn": identity_collate,
-        "pin_memory": pin_memory,
-        "persistent_workers": num_workers > 0,
-    }
+    train, val = random_split(training, sizes, generator=torch.Generator().manual_seed(SPLIT_SEED))
+    common = {"batch_size": batch_size, "num_workers": num_workers, "collate_fn": identity_collate,
+              "persistent_workers": num_workers > 0}  # fmt: skip
     sampler = RandomSampler(train) if seed is None else EpochSampler(train, seed)
     return DataLoader(train, sampler=sampler, **common), DataLoader(val, **common), DataLoader(test, **common)
+
+
+def _read_mnist(root: Path, download: bool) -> list[ImageDataset]:
+    """The training and the test set of the files in `root/MNIST/raw`."""
+    raw, timeout = root / "MNIST" / "raw", socket.getdefaulttimeout()
+    try:
+        if download and not all((raw / Path(name).stem).exists() for name, _ in MNIST.resources):
+            raw.mkdir(parents=True, exist_ok=True)
+            socket.setdefaulttimeout(10)  # seconds
+            with FileLock(raw / ".lock"):  # other trainings may need the files, too
+                MNIST(root, download=True)
+        sets = [MNIST(root, train=train) for train in (True, False)]
+        if [tuple(part.data.shape) for part in sets] != [(60_000, 28, 28), (10_000, 28, 28)]:
+            raise ValueError("the files hold other data than MNIST's")
+        return [ImageDataset(_grey_values(part.data), part.targets) for part in sets]
+    except Exception as error:  # damage shows in many ways
+        reason = str(error) or type(error).__name__
+        raise InputError(f"MNIST cannot be read from {raw} ({reason}): put its four files there, delete damaged ones, "
+                         "name the directory that holds MNIST/raw with --data_dir, or train on the built-in digits "
+                         "with --dataset digits") from error  # fmt: skip
+    finally:
+        socket.setdefaulttimeout(timeout)
 
 
 def _grey_values(images: Tensor) -> Tensor:
     """Grey values 0 .. 255 as 0 .. 15, both uint8, with the arithmetic of torchvision's ToTensor and `discretize`."""
     table = discretize(torch.arange(256).float().div(255), NUM_VALUES).byte()
     return torch.cat([table[chunk.long()] for chunk in images.split(1000)]).unsqueeze(1)  # (N, 1, 28, 28)
-
-
-def _read_sets(root: Path, download: bool) -> list[tuple[Tensor, Tensor]]:
-    """Images, uint8 [N, 1, 28, 28] with values 0 .. 15, and labels, long [N], of the training and of the test set."""
-    files = {name: torch.from_numpy(data) for name, data in read_mnist(root, download, log.info).items()}
-    return [
-        (_grey_values(files[f"{kind}-images-idx3-ubyte"]), files[f"{kind}-labels-idx1-ubyte"].long())
-        for kind in ("train", "t10k")
-    ]

@@ -1,5 +1,6 @@
 """Pictures of a VAE: grids of images, the bpd curve, and the codes in the latent plane."""
 
+import io
 from pathlib import Path
 
 import torch
@@ -7,7 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
-from run_files import atomic_write
+from run import atomic_write
 from utils import mean_intensity
 
 # Colours of the digits 0 .. 9, chosen to be told apart by colour-blind readers.
@@ -113,11 +114,9 @@ def plot_codes(codes: Tensor, labels: Tensor) -> Figure:
 
 def write_picture(path: Path, picture: Tensor | Figure) -> None:
     """Write a PNG file, in one step: an image [C, H, W] with values in [0, 1], or a figure."""
-
-    def write(file) -> None:
-        if isinstance(picture, Figure):
-            picture.savefig(file, format="png", dpi=150)
-        else:
-            save_image(picture, file, format="png")
-
-    atomic_write(path, write, mode="wb")
+    file = io.BytesIO()
+    if isinstance(picture, Figure):
+        picture.savefig(file, format="png", dpi=150)
+    else:
+        save_image(picture, file, format="png")
+    atomic_write(path, file.getvalue())

@@ -3,17 +3,12 @@
 The same command as `train_pl.py`, under the name that all three parts share.
 """
 
-import sys
-from pathlib import Path
-
-if __name__ == "__main__":  # flags first, since importing PyTorch takes seconds
-    sys.path.insert(0, str(Path(__file__).resolve().parent))  # for `python -m part1.train` and `python -P`
-    from cli import start
-    from inputs import parse_args
-
-    ARGS = start(parse_args)
-
-from train_pl import main
+from args import parse_args
 
 if __name__ == "__main__":
-    raise SystemExit(main(ARGS))
+    ARGS = parse_args()  # first, since importing PyTorch takes seconds
+
+    from run import run_command
+    from train_pl import train_vae
+
+    raise SystemExit(run_command(train_vae, ARGS))

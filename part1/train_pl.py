@@ -1,45 +1,36 @@
 """The VAE as a LightningModule, and its training (questions 1.7 to 1.9)."""
 
+from args import LAST, complete_args, parse_args
+
+if __name__ == "__main__":
+    ARGS = parse_args()  # first, since importing PyTorch takes seconds
+
+import argparse
+import contextlib
+import os
 import sys
 from pathlib import Path
 
-if __name__ == "__main__":  # flags first, since importing PyTorch takes seconds
-    sys.path.insert(0, str(Path(__file__).resolve().parent))  # for `python -m part1.train_pl` and `python -P`
-    from cli import start
-    from inputs import parse_args
-
-    ARGS = start(parse_args)
-
-import argparse
-
+import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
-from callbacks import GenerateCallback as GenerateCallback  # the course imports it from here
-from cli import run_command
+from callbacks import AtomicCheckpointIO, BestAndLast, RunRecord, SeedEveryEpoch
 from cnn_encoder_decoder import CNNDecoder, CNNEncoder
-from gpu import compile_options, configure_gpu
-from inputs import InputError, parse_args, resolve_settings
-from metrics import EpochMeansModule
-from processes import check_compiler, explained_failures
-from rewind import run_directory
-from run_folder import read_checkpoint
-from training_run import (
-    configure_cpu,
-    gpu_backend,
-    join_processes,
-    log_to_stdout,
-    make_loaders,
-    make_trainer,
-    resumable,
-    seed_everything,
-    silence_lightning,
-    write_results,
-)
+from evaluation import write_results
+from mnist import load_data
+from pictures import sample_grid, write_picture
+from run import InputError, cluster_environment, open_run, read_checkpoint, run_command
 from utils import KLD, elbo_to_bpd, reconstruction_loss, sample_reparameterize
 
+WANTED = ("state_dict", "optimizer_states", "hyper_parameters", "flags", "epoch", "callbacks")  # in a checkpoint
 
-class VAE(EpochMeansModule):
+
+class VAE(pl.LightningModule):
     """Variational autoencoder of images with 16 grey values (Kingma and Welling, 2014).
 
     Args:
@@ -86,20 +77,69 @@ class VAE(EpochMeansModule):
         return torch.optim.Adam(self.parameters(), lr=self.hparams.lr, fused=True)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        return self._step(batch, "train")
-
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        return self._step(batch, "val")
-
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        return self._step(batch, "test")
-
-    def _step(self, batch: tuple[Tensor, Tensor], mode: str) -> Tensor:
-        """The loss of a batch, in bits per dimension. All losses are added to the means of the epoch."""
-        imgs, _ = batch
-        L_rec, L_reg, bpd = self(imgs)
-        self.add_losses(mode, (L_rec, L_reg, L_rec + L_reg, bpd), num_images=len(imgs))
+        L_rec, L_reg, bpd = self(batch[0])
+        self._log_means(batch, train_reconstruction_loss=L_rec, train_regularization_loss=L_reg,
+                        train_ELBO=L_rec + L_reg, train_bpd=bpd)  # fmt: skip
         return bpd
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        L_rec, L_reg, bpd = self(batch[0])
+        self._log_means(batch, val_reconstruction_loss=L_rec, val_regularization_loss=L_reg,
+                        val_ELBO=L_rec + L_reg, val_bpd=bpd)  # fmt: skip
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        L_rec, L_reg, bpd = self(batch[0])
+        self._log_means(batch, test_reconstruction_loss=L_rec, test_regularization_loss=L_reg,
+                        test_ELBO=L_rec + L_reg, test_bpd=bpd, step=self.current_epoch + 1.0, logger=True)  # fmt: skip
+
+    def _log_means(self, batch: tuple[Tensor, Tensor], logger: bool = False, **losses: Tensor | float) -> None:
+        """Log the means over all images of an epoch. `RunRecord` writes those of training and validation into
+        TensorBoard; `step` is the place of the others there."""
+        self.log_dict(losses, on_step=False, on_epoch=True, batch_size=len(batch[0]), sync_dist=True, logger=logger)
+
+
+class GenerateCallback(pl.Callback):
+    """Writes a grid of samples to TensorBoard before training, every few epochs, and after the last one (question 1.8).
+
+    Each grid is drawn with the same random numbers, so that grids can be compared. The random state of the training
+    does not change.
+
+    Args:
+        batch_size: images in the grid.
+        every_n_epochs: epochs between two grids.
+        save_to_disk: also write `epoch_{n}_samples.png` into the run directory.
+    """
+
+    def __init__(self, batch_size: int = 64, every_n_epochs: int = 5, save_to_disk: bool = False):
+        super().__init__()
+        self.batch_size = batch_size
+        self.every_n_epochs = every_n_epochs
+        self.save_to_disk = save_to_disk
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: VAE) -> None:
+        if trainer.global_step == 0:
+            self.sample_and_save(trainer, pl_module, epoch=0)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: VAE) -> None:
+        epoch = trainer.current_epoch + 1
+        if epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs:
+            self.sample_and_save(trainer, pl_module, epoch)
+
+    def sample_and_save(self, trainer: pl.Trainer, pl_module: VAE, epoch: int) -> None:
+        """Draw samples in evaluation mode and write them as the grid of this epoch."""
+        was_training = pl_module.training
+        pl_module.eval()
+        try:
+            with isolate_rng(include_cuda=pl_module.device.type == "cuda"):
+                torch.manual_seed(0)
+                grid = sample_grid(pl_module.sample(self.batch_size))
+        finally:
+            pl_module.train(was_training)
+        if not trainer.is_global_zero or trainer.logger is None:
+            return
+        trainer.logger.experiment.add_image("Samples", grid, global_step=epoch)
+        if self.save_to_disk:
+            write_picture(Path(trainer.logger.log_dir, f"epoch_{epoch}_samples.png"), grid)
 
 
 def load_vae(path: Path) -> tuple[VAE, dict]:
@@ -108,14 +148,12 @@ def load_vae(path: Path) -> tuple[VAE, dict]:
     Raises:
         InputError: the file cannot be read, or is not a checkpoint of this model.
     """
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, WANTED, part="part 1")
     try:
         model = VAE(**checkpoint["hyper_parameters"])
         model.load_state_dict(checkpoint["state_dict"])
     except (TypeError, RuntimeError) as error:
-        raise InputError(
-            f"{path} is a checkpoint of another model than this VAE: choose one that part 1 wrote"
-        ) from error
+        raise InputError(f"{path} is a checkpoint of another model: choose one that part 1 wrote") from error
     return model.eval(), checkpoint
 
 
@@ -130,54 +168,56 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
         `test_regularization_loss` and `test_ELBO`.
 
     Raises:
-        InputError: a flag, the data, the run to resume or the log directory cannot be used, or the loss is not finite.
+        InputError: a flag, the data, the run to resume or the log directory cannot be used, or a loss is not finite.
         KeyboardInterrupt, SystemExit: a signal has ended the training; a message has told how to resume it.
     """
-    log_to_stdout()
-    configure_cpu()
-    silence_lightning()
-    settings = resolve_settings(args, read_checkpoint=lambda path: load_vae(path)[1])
-    check_compiler(settings)
-    with explained_failures(lower="--batch_size, --num_filters or --z_dim"):
-        return _train(settings)
-
-
-def _train(settings: argparse.Namespace) -> list[dict[str, float]]:
-    processes = join_processes(settings)
-    train_loader, val_loader, test_loader = make_loaders(settings)
-    configure_gpu(settings.deterministic)
-    seed_everything(settings.seed)
-    vae = VAE(settings.num_filters, settings.z_dim, settings.lr).to(memory_format=torch.channels_last)
-    if settings.precision == "64-true":
-        vae.double()  # before the checkpoint is loaded, which would be rounded to float32 otherwise
-    if settings.compile:
-        vae.compile(**compile_options(gpu_backend(settings.accelerator)))
-    trainer, record = make_trainer(settings, processes)
-    with run_directory(trainer, record, settings), resumable(trainer, settings):
-        trainer.fit(vae, train_loader, val_loader, ckpt_path=settings.checkpoint, weights_only=True)
-        best, saved = load_vae(Path(trainer.checkpoint_callback.best_model_path))
-        if settings.compile:
-            best.compile(**compile_options(gpu_backend(settings.accelerator)))
+    args, run_dir, saved = complete_args(args, read=lambda path: load_vae(path)[1])
+    finished = saved["epoch"] + 1 if saved else 0
+    if finished > args.epochs or (finished == args.epochs and (run_dir / "summary.json").exists()):
+        raise InputError(f"the run has already finished epoch {finished}: raise --epochs to continue it")
+    pl.seed_everything(args.seed, workers=True, verbose=False)
+    record, checkpoints = RunRecord(args), BestAndLast()
+    show_bar = args.progress_bar or sys.stdout.isatty()
+    try:
+        trainer = pl.Trainer(
+            accelerator=args.accelerator,
+            devices=args.devices,
+            num_nodes=args.num_nodes,
+            strategy=args.strategy,
+            precision=args.precision,
+            deterministic=args.deterministic,
+            benchmark=not args.deterministic,
+            max_epochs=args.epochs,
+            logger=False,  # for the moment: the first process alone has a run directory
+            plugins=[AtomicCheckpointIO(), *cluster_environment(args)],
+            callbacks=[SeedEveryEpoch(args.seed), record, GenerateCallback(save_to_disk=True), checkpoints,
+                       *([TQDMProgressBar()] if show_bar else [])],
+            enable_progress_bar=show_bar,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            default_root_dir=os.devnull,
+        )  # fmt: skip
+    except (MisconfigurationException, ValueError) as error:
+        raise InputError(f"--accelerator, --devices, --num_nodes, --strategy or --precision: {error}") from error
+    train_loader, val_loader, test_loader = load_data(args, trainer.strategy.root_device, epoch=finished)
+    vae = VAE(args.num_filters, args.z_dim, args.lr).to(memory_format=torch.channels_last)
+    if args.compile:
+        vae.compile()
+    first = trainer.is_global_zero
+    with open_run(Path(args.log_dir, "lightning_logs"), run_dir) if first else contextlib.nullcontext() as directory:
+        if first:
+            trainer.logger = TensorBoardLogger(directory.parents[1], directory.parent.name, directory.name,
+                                               default_hp_metric=False, purge_step=finished + 1)  # fmt: skip
+        trainer.fit(vae, train_loader, val_loader, ckpt_path=run_dir and run_dir / LAST, weights_only=True)
+        best, checkpoint = load_vae(Path(checkpoints.best_model_path))
         test_result = trainer.test(best, test_loader, verbose=False)
-        test_result[0].pop("step")  # the place on TensorBoard's axis, which is no result
-        if trainer.is_global_zero:
-            write_results(settings, trainer, record, best, saved["epoch"] + 1, test_loader, test_result[0])
+        test_result[0].pop("step")  # no result, but a place in TensorBoard
+        if first:
+            best.to(trainer.strategy.root_device)
+            write_results(args, directory, trainer.logger.experiment, record, best, checkpoint["epoch"] + 1,
+                          test_loader, test_result[0])  # fmt: skip
     return test_result
 
 
-def main(argv: list[str] | argparse.Namespace | None = None) -> int:
-    """Run the command line.
-
-    Args:
-        argv: its words, or the parsed flags; None: those of this process.
-
-    Returns:
-        The exit code: 0; 2 after one sentence about input that cannot be used; 130, 143 or 138 after SIGINT, SIGTERM or
-        SIGUSR1.
-    """
-    args = argv if isinstance(argv, argparse.Namespace) else parse_args(argv)
-    return run_command(train_vae, args, "train.py")
-
-
 if __name__ == "__main__":
-    raise SystemExit(main(ARGS))
+    raise SystemExit(run_command(train_vae, ARGS))
