@@ -1,12 +1,12 @@
 """The flags of `train.py` and `generate.py`. Only the standard library is imported: errors in flags appear at once."""
 
 import argparse
+import os
 from collections.abc import Callable
 from pathlib import Path
 
-from run import Parser, num_devices, number, path, resolve_args, whole_number
+from run import HERE, Parser, number, path, resolve_args, whole_number
 
-DATA_DIR = "../data/"
 LAST, BEST = "checkpoints/last.ckpt", "checkpoints/best.ckpt"  # in a run directory
 PICTURES = ("samples", "reconstructions", "interpolations", "manifold")
 # A resumed run keeps these flags: with another value, no uninterrupted run could reproduce it.
@@ -40,19 +40,20 @@ def build_parser() -> Parser:
     data = parser.add_argument_group("data and logs")
     data.add_argument("--dataset", choices=("mnist", "digits"), default="mnist",
                       help="digits: the 1,797 small digits inside scikit-learn, which need no download")  # fmt: skip
-    data.add_argument("--data_dir", type=path, default=DATA_DIR,
+    data.add_argument("--data_dir", type=path, default=str(HERE.parent / "data"),
                       help="directory that holds MNIST/raw; MNIST is downloaded there if it is missing")  # fmt: skip
     data.add_argument("--num_workers", type=whole_number(0, 256), default=0,
                       help="data loader processes; 0 is fastest, since the images are already in memory")  # fmt: skip
-    data.add_argument("--log_dir", type=path, default="VAE_logs", help="directory in which run directories are created")
+    data.add_argument("--log_dir", type=path, default=str(HERE / "VAE_logs"),
+                      help="directory in which run directories are created")  # fmt: skip
     data.add_argument("--progress_bar", action="store_true",
                       help="show a progress bar even if the output is not a terminal")  # fmt: skip
 
     machine = parser.add_argument_group("machine")
     machine.add_argument("--accelerator", choices=("auto", "gpu", "cpu"), default="auto",
                          help="auto: a GPU if there is one, else the CPU")  # fmt: skip
-    machine.add_argument("--devices", type=num_devices, default=1,
-                         help="number of GPUs (or of CPU processes), or 'auto'")  # fmt: skip
+    machine.add_argument("--devices", type=whole_number(1, os.cpu_count() or 1), default=1,
+                         help="number of GPUs (or of CPU processes)")  # fmt: skip
     machine.add_argument("--num_nodes", type=whole_number(1, 10_000), default=1, help="number of machines")
     machine.add_argument("--strategy", choices=("auto", "ddp"), default="auto",
                          help="auto: ddp if there are several devices, else a single process")  # fmt: skip
@@ -80,7 +81,7 @@ def build_generate_parser() -> Parser:
     parser = Parser("generate.py", "Draw pictures from a trained VAE.")
     parser.add_argument("--checkpoint", default="newest", metavar="RUN",
                         help="a run directory, a run's name in --log_dir, a checkpoint file, or 'newest'")  # fmt: skip
-    parser.add_argument("--log_dir", type=path, default="VAE_logs",
+    parser.add_argument("--log_dir", type=path, default=str(HERE / "VAE_logs"),
                         help="directory of the runs; 'newest' looks into all directories below it")  # fmt: skip
     parser.add_argument("--output_dir", type=path, default=argparse.SUPPRESS,
                         help="where the pictures go (default: 'generated' in the run directory)")  # fmt: skip

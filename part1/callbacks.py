@@ -61,13 +61,13 @@ class RunRecord(pl.Callback):
         self.seconds: list[float] = []  # that each epoch took
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.device, self.num_devices = device_name(trainer.strategy.root_device), trainer.world_size
         if trainer.is_global_zero:
-            save_hparams_to_yaml(str(Path(trainer.logger.log_dir, "hparams.yaml")), vars(self.args))
-            chart = {"training and validation": ["Multiline", ["train_bpd", "val_bpd"]]}
-            trainer.logger.experiment.add_custom_scalars({"bits per dimension": chart})
-            size = sum(parameter.numel() for parameter in pl_module.parameters())
-            pl_module.print(f"{size:,} parameters; on {self.device}; run directory: {trainer.logger.log_dir}")
+            run_dir, size = trainer.logger.log_dir, sum(parameter.numel() for parameter in pl_module.parameters())
+            print(f"{size:,} parameters; on {device_name(pl_module.device)}; run directory: {run_dir}")
+            save_hparams_to_yaml(str(Path(run_dir, "hparams.yaml")), vars(self.args))
+            if not self.rows:  # a resumed run has it
+                chart = {"training and validation": ["Multiline", ["train_bpd", "val_bpd"]]}
+                trainer.logger.experiment.add_custom_scalars({"bits per dimension": chart})
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._start = time.perf_counter()

@@ -1,7 +1,6 @@
 """Evaluation of a trained VAE: importance-weighted bounds on the likelihood, codes, and what a training writes at its
 end."""
 
-import argparse
 import math
 import shutil
 import statistics
@@ -15,7 +14,7 @@ from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
 from pictures import plot_bpd_curve, plot_codes, write_picture
-from run import write_summary
+from run import device_name, write_summary
 from utils import elbo_to_bpd, reconstruction_loss, visualize_manifold
 
 PROJECTED = 1000  # test images in TensorBoard's projector; all 10,000 would take 0.7 GB and load slowly
@@ -86,31 +85,22 @@ def encode(model, loader: DataLoader) -> tuple[Tensor, Tensor]:
     return means, labels
 
 
-def write_results(
-    args: argparse.Namespace,
-    run_dir: Path,
-    board: SummaryWriter,
-    record,
-    vae,
-    best_epoch: int,
-    loader: DataLoader,
-    results: dict[str, float],
-) -> None:
+def write_results(trainer, record, vae, best_epoch: int, loader: DataLoader, results: dict[str, float]) -> None:
     """Write pictures, codes and scores of the tested model into the run directory, and `summary.json` last. In
     TensorBoard, they stand after the last epoch.
 
     Args:
-        args: the flags of the training.
-        run_dir: its directory.
-        board: TensorBoard's writer.
-        record: has the `rows` of `metrics.csv`, and the `seconds` and `device` of the training.
+        trainer: Lightning's, of the training.
+        record: its `RunRecord`.
         vae: the model with the lowest validation bpd.
         best_epoch: the epoch that it is of.
         loader: the test images.
         results: Lightning's test result.
-    """  # fmt: skip
-    place, results = args.epochs + 1, dict(results)
-    with isolate_rng(include_cuda=vae.device.type == "cuda"):
+    """
+    args, run_dir, board = record.args, Path(trainer.logger.log_dir), trainer.logger.experiment
+    place, results, device = args.epochs + 1, dict(results), trainer.strategy.root_device
+    vae.to(device)
+    with isolate_rng(include_cuda=device.type == "cuda"):
         torch.manual_seed(args.seed)
         if args.importance_samples:
             nll = importance_weighted_bound(vae, loader, args.importance_samples)
@@ -136,14 +126,14 @@ def write_results(
         "epochs": len(record.rows),
         "train_seconds": round(sum(record.seconds), 1),
         "median_epoch_seconds": round(statistics.median(record.seconds), 2),
-        "device": record.device,
-        "num_devices": record.num_devices,
+        "device": device_name(device),
+        "num_devices": trainer.world_size,
     })  # fmt: skip
     score = f"{results['test_bpd']:.4f} bpd (best epoch {best_epoch} of {args.epochs})"
     if args.importance_samples:
         bound = f"{results['test_importance_weighted_bpd']:.4f}"
         score += f"; importance-weighted with {args.importance_samples} samples {bound} bpd"
-    print(f"test: {score}; pictures and numbers are in {run_dir}", flush=True)
+    print(f"test: {score}; pictures and numbers are in {run_dir}")
 
 
 def write_codes(run_dir: Path, board: SummaryWriter, place: int, codes: Tensor, labels: Tensor, loader) -> None:

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler, random_split
 from torchvision.datasets import MNIST
 
-from args import DATA_DIR
 from run import HERE, InputError
 
 NUM_VALUES = 16  # grey values of 4 bits
+DATA_DIR = "../data/"  # the course's default: beside the parts' directories, wherever a script is started
 SPLIT_SEED = 42  # the course's: all runs have the same training and validation set
 
 Loaders = tuple[DataLoader, DataLoader, DataLoader]
@@ -89,7 +89,7 @@ def identity_collate(batch):
 
 
 def mnist(
-    root: str | Path = "../data/",
+    root: str | Path = DATA_DIR,
     batch_size: int = 128,
     num_workers: int = 4,
     download: bool = True,

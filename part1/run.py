@@ -1,6 +1,5 @@
-"""What a training needs besides its model: flags, a directory of its own, files that are whole, errors in one sentence.
-The same file in all three parts. PyTorch is imported where it is needed, so that errors in flags appear at once.
-"""
+"""What a training needs besides its model: flags, a run directory, whole files, errors in one sentence. The same file
+in all three parts. PyTorch is imported where it is needed, so that errors in flags appear at once."""
 
 import argparse
 import contextlib
@@ -17,6 +16,7 @@ import shlex
 import shutil
 import signal
 import sys
+import threading
 import uuid
 import warnings
 import zipfile
@@ -25,9 +25,9 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 HERE = Path(__file__).resolve().parent
-MEMORY_ERRORS = ("not enough memory", "out of memory", "allocate memory", "alloc_cpu")
-COMPILER_ERRORS = ("InductorError", "BackendCompilerFailed", "InvalidCxxCompiler", "TritonMissing")
 
 
 class InputError(Exception):
@@ -38,11 +38,10 @@ class Parser(argparse.ArgumentParser):
     """An argument parser that reports an error in one line. Its help has all defaults but argparse.SUPPRESS, which
     stands for None."""
 
-    raises = False  # in a notebook, an error must not end the process
-
     def __init__(self, prog: str, description: str):
         formatter = argparse.ArgumentDefaultsHelpFormatter
         super().__init__(prog, description=description, formatter_class=formatter, allow_abbrev=False)
+        self.raises = False  # in a notebook, an error must not end the process
 
     def error(self, message: str):
         if self.raises:
@@ -54,14 +53,9 @@ class Parser(argparse.ArgumentParser):
         return self.parse_args(argv, argparse.Namespace(**{action.dest: None for action in self._actions}))
 
     def default_flags(self) -> dict[str, object]:
-        """All defaults. The course's relative directories start in that of this file."""
+        """The defaults of all flags but `help`."""
         defaults = {action.dest: action.default for action in self._actions if action.dest != "help"}
-        for name, value in defaults.items():
-            if value is argparse.SUPPRESS:
-                defaults[name] = None
-            elif name in ("data_dir", "log_dir"):
-                defaults[name] = os.path.normpath(HERE / value)
-        return defaults
+        return {name: None if value is argparse.SUPPRESS else value for name, value in defaults.items()}
 
     def given_flags(self, args: argparse.Namespace) -> dict[str, object]:
         """The flags in a namespace that are not None, checked as on a command line. Raises InputError where a name is
@@ -98,11 +92,6 @@ def whole_number(least: int, most: int) -> Callable[[str], int]:
     return number(f"from {least} to {most}", lambda value: least <= value <= most, int)
 
 
-def num_devices(text: str) -> int | str:
-    """A type for argparse: 'auto', or a number of devices."""
-    return text if text == "auto" else whole_number(1, os.cpu_count() or 1)(text)
-
-
 def path(text: str) -> str:
     """A type for argparse: a path, made absolute. A relative one starts in the current directory."""
     with contextlib.suppress(RuntimeError, OSError):  # no such user, or no current directory
@@ -114,12 +103,9 @@ def path(text: str) -> str:
 def resolve_args(
     args: argparse.Namespace, parser: Parser, fixed: tuple[str, ...], checkpoint: str, read: Callable[[Path], dict]
 ) -> tuple[argparse.Namespace, Path | None, dict | None]:
-    """Complete a training's flags: what was given, else what the run to resume was started with, else the default.
-
-    Args:
-        args: any of the flags of `parser`.
-        fixed: flags that a resumed run must keep, or no uninterrupted run could reproduce it.
-        checkpoint: the file in a run directory from which the run is resumed; `read` returns its content.
+    """Complete a training's flags: what `args` holds, else what the run to resume was started with, else the default.
+    The run is resumed from the file `checkpoint` in its directory, whose content `read` returns. It keeps the flags in
+    `fixed`: with other values, no uninterrupted run could reproduce it.
 
     Returns:
         All flags but `resume`; directory and checkpoint of the run to resume, or None and None.
@@ -153,8 +139,6 @@ def find_run(run: str, log_dir: Path, file: str) -> Path:
 def open_run(runs: Path, run_dir: Path | None) -> Iterator[Path]:
     """Context in which this process alone writes into a run directory: a new `runs/version_N`, or that of a run to
     resume. If it is stopped, a message says how to go on. Raises InputError where another training writes into it."""
-    from filelock import FileLock, Timeout
-
     if run_dir is None:
         runs.mkdir(parents=True, exist_ok=True)
         for version in itertools.count():  # of several runs that start together, each gets its own
@@ -176,6 +160,9 @@ def open_run(runs: Path, run_dir: Path | None) -> Iterator[Path]:
         saved = any(run_dir.glob("checkpoints/*"))
         print(f"\nstopped; {'continue with ' + command if saved else 'there is no checkpoint yet'}", flush=True)
         raise
+    except OSError as error:
+        error.filename = error.filename or run_dir  # TensorBoard does not say where a disk is full
+        raise
     finally:
         lock.release()
         if {file.name for file in run_dir.iterdir()} <= {".lock"}:  # nothing was written
@@ -190,11 +177,10 @@ def atomic_write(file: Path, content: bytes | str) -> None:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         temporary.replace(file)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise InputError(f"cannot write {file} ({error.strerror}): make room or choose another directory; all files "
                          "written before are whole") from error  # fmt: skip
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def read_checkpoint(file: Path, wanted: tuple[str, ...], part: str) -> dict:
@@ -257,11 +243,11 @@ def run_command(command: Callable[[argparse.Namespace], object], args: argparse.
     import matplotlib
     import torch
 
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by the shell (`>&-`): the next file would take its place
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, open until the end
-        elif hasattr(getattr(sys, name), "reconfigure"):
-            getattr(sys, name).reconfigure(errors="backslashreplace", line_buffering=True)
+    for name in ("stdout", "stderr"):  # None: closed by the shell (`>&-`), and the next file would take its place
+        stream = getattr(sys, name) or open(os.devnull, "w")  # noqa: SIM115, open until the end
+        setattr(sys, name, stream)
+        if hasattr(stream, "reconfigure"):  # a notebook's has not
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     matplotlib.use("agg")
@@ -272,6 +258,7 @@ def run_command(command: Callable[[argparse.Namespace], object], args: argparse.
         libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
         libc.mallopt(M_MMAP_THRESHOLD, 1 << 30) or libc.mallopt(M_MMAP_THRESHOLD, 1 << 25)  # most before glibc 2.35
     logging.disable(logging.INFO)  # Lightning's notes on unused hardware
+    threading.excepthook = lambda thread: None  # TensorBoard's: its error is raised again where events are flushed
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -280,10 +267,9 @@ def run_command(command: Callable[[argparse.Namespace], object], args: argparse.
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except KeyboardInterrupt:
-        return 130
-    except SystemExit as stop:
-        return 130 if stop.code == 1 else stop.code  # 1: Lightning's after Ctrl-C
+    except (KeyboardInterrupt, SystemExit) as stop:
+        code = getattr(stop, "code", 1)  # 1 is Lightning's after Ctrl-C, too
+        return 130 if code == 1 else code
     except Exception as error:
         if (sentence := explain(error)) is None:
             raise
@@ -291,6 +277,7 @@ def run_command(command: Callable[[argparse.Namespace], object], args: argparse.
         return 2
     finally:
         logging.disable(logging.NOTSET)
+        threading.excepthook = threading.__excepthook__
         torch.set_flush_denormal(False)
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -302,10 +289,12 @@ def explain(error: Exception) -> str | None:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
     if isinstance(error, InputError):
         return " ".join(str(error).split())
-    if isinstance(error, MemoryError) or any(words in str(error) for words in MEMORY_ERRORS):
+    if isinstance(error, MemoryError) or re.search("(not enough|out of|allocate) memory|alloc_cpu", str(error)):
         return f"the memory does not suffice ({reason}): lower the sizes that the flags ask for"
-    if type(error).__name__ in COMPILER_ERRORS:
+    if type(error).__name__ in ("InductorError", "BackendCompilerFailed", "InvalidCxxCompiler", "TritonMissing"):
         return f"--compile: PyTorch cannot compile the model here ({reason}): leave it out"
+    if "in Lightning, but" in reason:  # SLURM or torchrun has started another number of processes
+        return f"--devices or --num_nodes: {reason}"
     if isinstance(error, OSError):
         return f"cannot use {error.filename or 'a file'} ({error.strerror or reason}): make room, or give another one"
     return None

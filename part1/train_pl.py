@@ -213,9 +213,7 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
         test_result = trainer.test(best, test_loader, verbose=False)
         test_result[0].pop("step")  # no result, but a place in TensorBoard
         if first:
-            best.to(trainer.strategy.root_device)
-            write_results(args, directory, trainer.logger.experiment, record, best, checkpoint["epoch"] + 1,
-                          test_loader, test_result[0])  # fmt: skip
+            write_results(trainer, record, best, checkpoint["epoch"] + 1, test_loader, test_result[0])
     return test_result
 
 
