@@ -61,6 +61,7 @@ class RunRecord(pl.Callback):
         self.seconds: list[float] = []  # that each epoch took
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        pl_module.recorded = True
         if trainer.is_global_zero:
             run_dir, size = trainer.logger.log_dir, sum(parameter.numel() for parameter in pl_module.parameters())
             print(f"{size:,} parameters; on {device_name(pl_module.device)}; run directory: {run_dir}")

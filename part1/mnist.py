@@ -170,11 +170,11 @@ def _read_mnist(root: Path, download: bool) -> list[ImageDataset]:
             with FileLock(raw / ".lock"):  # other trainings may need the files, too
                 MNIST(root, download=True)
         sets = [MNIST(root, train=train) for train in (True, False)]
-        if [tuple(part.data.shape) for part in sets] != [(60_000, 28, 28), (10_000, 28, 28)]:
+        if [(*part.data.shape, len(part.targets)) for part in sets] != [(n, 28, 28, n) for n in (60_000, 10_000)]:
             raise ValueError("the files hold other data than MNIST's")
         return [ImageDataset(_grey_values(part.data), part.targets) for part in sets]
     except Exception as error:  # damage shows in many ways
-        reason = str(error) or type(error).__name__
+        reason = str(error) or "they are damaged"
         raise InputError(f"MNIST cannot be read from {raw} ({reason}): put its four files there, delete damaged ones, "
                          "name the directory that holds MNIST/raw with --data_dir, or train on the built-in digits "
                          "with --dataset digits") from error  # fmt: skip

@@ -53,24 +53,25 @@ class Parser(argparse.ArgumentParser):
         return self.parse_args(argv, argparse.Namespace(**{action.dest: None for action in self._actions}))
 
     def default_flags(self) -> dict[str, object]:
-        """The defaults of all flags but `help`."""
-        defaults = {action.dest: action.default for action in self._actions if action.dest != "help"}
+        """The defaults of all flags but `help` and `resume`."""
+        defaults = {action.dest: action.default for action in self._actions if action.dest not in ("help", "resume")}
         return {name: None if value is argparse.SUPPRESS else value for name, value in defaults.items()}
 
     def given_flags(self, args: argparse.Namespace) -> dict[str, object]:
         """The flags in a namespace that are not None, checked as on a command line. Raises InputError where a name is
         no flag, or a value cannot be used."""
-        options, words = {action.dest: action.option_strings for action in self._actions}, []
+        actions, words = {action.dest: action for action in self._actions}, []
         for name, value in vars(args).items():
-            if name not in options:
-                nearest = difflib.get_close_matches(name, options, n=1, cutoff=0)[0]
+            if name not in actions:
+                nearest = difflib.get_close_matches(name, actions, n=1, cutoff=0)[0]
                 raise InputError(f"{name} is no flag of {self.prog}: the nearest is {nearest}")
-            if isinstance(value, list | tuple):
-                words += [options[name][0], *map(str, value)]
-            elif isinstance(value, bool):
-                words += options[name][:1] if value else [word for word in options[name][1:] if word[:5] == "--no-"]
+            flag, *others = actions[name].option_strings
+            if isinstance(value, bool):
+                words += [flag] if value else [word for word in others if word.startswith("--no-")]
+            elif isinstance(value, list | tuple) and actions[name].nargs:
+                words += [flag, *map(str, value)]
             elif value is not None:
-                words.append(f"{options[name][0]}={value}")
+                words += [f"{flag}={each}" for each in (value if isinstance(value, list | tuple) else [value])]
         self.raises = True
         return {name: value for name, value in vars(self.parse_given(words)).items() if value is not None}
 
@@ -111,8 +112,7 @@ def resolve_args(
         All flags but `resume`; directory and checkpoint of the run to resume, or None and None.
     """
     given, flags = parser.given_flags(args), parser.default_flags()
-    run, _ = given.pop("resume", None), flags.pop("resume")
-    if run is None:
+    if (run := given.pop("resume", None)) is None:
         return argparse.Namespace(**{**flags, **given}), None, None
     run_dir = find_run(run, Path(given.get("log_dir", flags["log_dir"])), checkpoint)
     saved = read(run_dir / checkpoint)
@@ -138,7 +138,7 @@ def find_run(run: str, log_dir: Path, file: str) -> Path:
 @contextlib.contextmanager
 def open_run(runs: Path, run_dir: Path | None) -> Iterator[Path]:
     """Context in which this process alone writes into a run directory: a new `runs/version_N`, or that of a run to
-    resume. If it is stopped, a message says how to go on. Raises InputError where another training writes into it."""
+    resume. If it is stopped, a message says how to go on. Raises InputError where another process writes into it."""
     if run_dir is None:
         runs.mkdir(parents=True, exist_ok=True)
         for version in itertools.count():  # of several runs that start together, each gets its own
@@ -204,10 +204,10 @@ def read_checkpoint(file: Path, wanted: tuple[str, ...], part: str) -> dict:
 
 def write_summary(run_dir: Path, args: argparse.Namespace, results: dict) -> None:
     """Write `summary.json`: the results, and the flags and versions behind them. A run that has it is complete."""
-    packages = ("torch", "torchvision", "pytorch-lightning", "numpy")
-    versions = {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}
+    versions = {name: metadata.version(name) for name in ("torch", "torchvision", "pytorch-lightning", "numpy")}
+    versions["python"], now = platform.python_version(), datetime.now(UTC).isoformat(timespec="seconds")
     summary = {**results, "seed": args.seed, "flags": vars(args), "command": shlex.join(["python", *sys.argv]),
-               "versions": versions, "finished": datetime.now(UTC).isoformat(timespec="seconds")}  # fmt: skip
+               "versions": versions, "finished": now}  # fmt: skip
     atomic_write(run_dir / "summary.json", json.dumps(summary, indent=2) + "\n")
 
 
@@ -218,8 +218,8 @@ def device_name(device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    name = re.search("model name.*: (.*)|$", cpuinfo)[1] or platform.machine()
-    return f"{name} ({device.type}, {torch.get_num_threads()} threads)"
+    cpu = re.search("model name.*: (.*)|$", cpuinfo)[1] or platform.machine()
+    return f"{cpu} ({device.type}, {torch.get_num_threads()} threads)"
 
 
 def cluster_environment(args: argparse.Namespace) -> list:

@@ -39,6 +39,8 @@ class VAE(pl.LightningModule):
         lr: learning rate of Adam.
     """
 
+    recorded = False  # whether `RunRecord` writes the losses of this training into TensorBoard
+
     def __init__(self, num_filters: int, z_dim: int, lr: float):
         super().__init__()
         self.save_hyperparameters()
@@ -90,12 +92,12 @@ class VAE(pl.LightningModule):
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         L_rec, L_reg, bpd = self(batch[0])
         self._log_means(batch, test_reconstruction_loss=L_rec, test_regularization_loss=L_reg,
-                        test_ELBO=L_rec + L_reg, test_bpd=bpd, step=self.current_epoch + 1.0, logger=True)  # fmt: skip
+                        test_ELBO=L_rec + L_reg, test_bpd=bpd, step=self.current_epoch + 1.0)  # fmt: skip
 
-    def _log_means(self, batch: tuple[Tensor, Tensor], logger: bool = False, **losses: Tensor | float) -> None:
-        """Log the means over all images of an epoch. `RunRecord` writes those of training and validation into
-        TensorBoard; `step` is the place of the others there."""
-        self.log_dict(losses, on_step=False, on_epoch=True, batch_size=len(batch[0]), sync_dist=True, logger=logger)
+    def _log_means(self, batch: tuple[Tensor, Tensor], **losses: Tensor | float) -> None:
+        """Log the means over all images of an epoch; `step` is their place in TensorBoard."""
+        self.log_dict(losses, on_step=False, on_epoch=True, batch_size=len(batch[0]), sync_dist=True,
+                      logger=not self.recorded)  # fmt: skip
 
 
 class GenerateCallback(pl.Callback):

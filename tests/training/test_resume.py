@@ -1,0 +1,73 @@
+"""Promise 1: a training that is killed at any moment is resumed as if nothing had happened."""
+
+import shutil
+import signal
+
+import pytest
+
+
+def number_of(moments: list[str], name: str, after: int = -1) -> int:
+    """Number of the first moment with this beginning after another one."""
+    return next(i for i, moment in enumerate(moments) if moment.startswith(name) and i > after)
+
+
+def test_killed_before_its_checkpoint(runs):
+    """The curves of the second epoch or round are written by then."""
+    first = number_of(runs.moments, "after replacing metrics.csv")
+    second = number_of(runs.moments, "after replacing metrics.csv", after=first)
+    assert runs.train("before", *runs.flags, moment=second).code == -signal.SIGKILL
+    runs.finish("before")
+
+
+def test_killed_between_steps_and_again_while_resumed(runs):
+    first = number_of(runs.moments, "after replacing metrics.csv")
+    step = number_of(runs.moments, "after a gradient", after=first)
+    assert runs.train("step", *runs.flags, moment=step).code == -signal.SIGKILL
+    assert runs.train("step", "--resume", runs.run("step"), moment=3).code == -signal.SIGKILL
+    runs.finish("step")
+
+
+def test_killed_before_the_first_checkpoint(runs):
+    assert runs.train("early", *runs.flags, moment=number_of(runs.moments, "after a gradient")).code == -signal.SIGKILL
+    runs.finish("early")
+
+
+@pytest.mark.parametrize("signum, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"])
+def test_signals_tell_how_to_go_on(runs, signum, code):
+    """Promise 2."""
+    first = number_of(runs.moments, "after replacing metrics.csv")
+    step = number_of(runs.moments, "after a gradient", after=first)
+    name = f"signal{code}"
+    result = runs.train(name, *runs.flags, moment=step, signum=signum)
+    assert result.code == code and "Traceback" not in result.output
+    assert result.output.rstrip().endswith(f"--resume {runs.run(name)}")
+    runs.finish(name)
+
+
+def test_stopped_before_the_first_checkpoint(runs):
+    result = runs.train("stopped", *runs.flags, moment=number_of(runs.moments, "before a gradient"),
+                        signum=signal.SIGINT)  # fmt: skip
+    assert result.code == 130 and "there is no checkpoint yet" in result.output
+
+
+@pytest.mark.parametrize("part", ["part1", "part3"])
+def test_a_moved_run_keeps_its_best_score(runs_of, part):
+    runs = runs_of(part)
+    second = number_of(
+        runs.moments, "before replacing best.ckpt", after=number_of(runs.moments, "after replacing best")
+    )
+    assert runs.train("original", *runs.flags, moment=second).code == -signal.SIGKILL
+    shutil.move(runs.folder / "original", runs.folder / "moved")
+    runs.finish("moved")
+
+
+def test_a_complete_run_is_not_resumed_but_extended(runs):
+    result = runs.train("whole", "--resume", runs.whole)
+    assert result.code == 2 and "raise --" in result.output
+    assert (runs.whole / "summary.json").is_file()
+
+
+def test_a_resumed_run_keeps_the_flags_that_its_weights_depend_on(runs):
+    flag, other = ("--block_size", "12") if runs.part == "part3" else ("--z_dim", "3")
+    result = runs.train("whole", "--resume", runs.whole, flag, other)
+    assert result.code == 2 and f"{flag} {other} was given" in result.output
