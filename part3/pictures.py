@@ -1,9 +1,13 @@
 """The picture of a run."""
 
+import io
 import math
+from pathlib import Path
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from run import atomic_write
 
 
 def plot_curves(rows: list[dict[str, float]], num_tokens: int) -> Figure:
@@ -29,3 +33,10 @@ def plot_curves(rows: list[dict[str, float]], num_tokens: int) -> Figure:
     accuracies.set_ylabel("share of tokens predicted")
     losses.legend()
     return figure
+
+
+def write_figure(path: Path, figure: Figure) -> None:
+    """Write a PNG file, in one step."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=150)
+    atomic_write(path, file.getvalue())

@@ -1,91 +1,52 @@
-"""From logits to tokens: pure functions under the generation loop."""
+"""Which tokens may be drawn: pure functions of logits, which `GPT.generate` uses."""
 
-from collections.abc import Sequence
+import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inputs import NotFiniteError
+from run import InputError
 
 
-def sample_logits(
-    logits: Tensor,
-    temperature: float = 1.0,
-    do_sample: bool = True,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """Choose one token for each row of logits.
+def divide_by_temperature(logits: Tensor, temperature: float) -> Tensor:
+    """Divide logits by a temperature: above 1 flattens the distribution, below 1 sharpens it.
 
-    The distribution is softmax(logits / temperature). Of it, `top_k` keeps the k most probable tokens, and `top_p`
-    (nucleus sampling, Holtzman et al., 2020) then the fewest tokens whose probabilities sum up to at least p.
+    The highest logit of each row is subtracted first, which the softmax does not see: a tiny temperature so makes the
+    others minus infinity, and none NaN.
 
     Args:
-        logits: [B, V]; not changed.
-        temperature: above 1 flattens the distribution, below 1 sharpens it; 0 means greedy.
-        do_sample: draw with `torch.multinomial`; else take the most probable token.
-        top_k: at least 1; more than V means V. Of equally probable tokens at the border, as many stay as make k.
-        top_p: above 0 and at most 1.
-        generator: where the random numbers come from; PyTorch's own by default.
+        logits: [B, V].
+        temperature: above 0.
 
     Returns:
-        long [B].
-
-    Raises:
-        ValueError: an argument is out of range.
-        NotFiniteError: a row's highest logit is infinite or NaN (checked on a CPU only).
+        [B, V], at most 0, in float32 or wider.
     """
-    if not 0 <= temperature < float("inf"):
-        raise ValueError(f"temperature must be a number of at least 0, not {temperature}")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k must be at least 1, not {top_k}")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"top_p must be above 0 and at most 1, not {top_p}")
-    if not do_sample or temperature == 0:
-        tokens = logits.argmax(dim=-1)  # (B,), that of a NaN if there is one
-        _check_finite(logits.gather(-1, tokens.unsqueeze(-1)))
-        return tokens
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # (B, V)
-    # The highest logit is subtracted first, so that a tiny temperature makes the others minus infinity, and none NaN.
-    limits = torch.finfo(logits.dtype)
-    temperature = min(max(temperature, limits.tiny), limits.max)
-    highest = logits.amax(dim=-1, keepdim=True)  # (B, 1)
-    _check_finite(highest)
-    logits = (logits - highest) / temperature  # (B, V)
-    tokens = None
-    if top_k is not None or top_p is not None:
-        k = min(top_k or logits.size(-1), logits.size(-1))
-        logits, tokens = logits.topk(k, dim=-1)  # (B, k) each, descending
-    probs = logits.softmax(dim=-1)  # (B, k)
-    if top_p is not None:
-        better = F.pad(probs.cumsum(dim=-1)[:, :-1], (1, 0))  # (B, k), the probability of all more probable tokens
-        probs = probs.where(better < max(top_p, limits.tiny), 0)  # a smaller p would be 0 here, and keep no token
-    drawn = torch.multinomial(probs, num_samples=1, generator=generator)  # (B, 1), columns of probs
-    return (drawn if tokens is None else tokens.gather(-1, drawn)).squeeze(-1)  # (B,)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    smallest = torch.finfo(logits.dtype).tiny  # below it, numbers may count as 0
+    return (logits - logits.amax(dim=-1, keepdim=True)) / max(temperature, smallest)
 
 
-def _check_finite(highest: Tensor) -> None:
-    """Raise NotFiniteError, except on a GPU, where a check of every token would wait for it each time."""
-    if highest.device.type != "cuda" and not bool(highest.isfinite().all()):
-        raise NotFiniteError("the model's logits are not finite: its weights are damaged, or its training diverged; "
-                             "give another checkpoint, or raise --dtype")  # fmt: skip
+def keep_top_k(logits: Tensor, k: int) -> Tensor:
+    """Minus infinity for all but the k highest logits of each row, [B, V]. More than V means all; of equal logits at
+    the border, as many stay as make k."""
+    highest, tokens = logits.topk(min(k, logits.size(-1)), dim=-1)  # (B, k) each
+    return torch.full_like(logits, -math.inf).scatter(-1, tokens, highest)
 
 
-def ends_with(tokens: Tensor, stop: Sequence[Sequence[int]]) -> Tensor:
-    """Which rows end with one of the sequences.
+def keep_top_p(logits: Tensor, p: float) -> Tensor:
+    """Minus infinity for all but the fewest, most probable tokens of each row, [B, V], whose probabilities sum to at
+    least p (nucleus sampling, Holtzman et al., 2020)."""
+    ordered, tokens = logits.sort(dim=-1, descending=True)  # (B, V) each
+    sums = ordered.softmax(dim=-1).cumsum(dim=-1)  # (B, V)
+    dropped = F.pad(sums[:, :-1] >= p, (1, 0))  # (B, V), where the more probable tokens suffice; never the first
+    ordered = ordered.masked_fill(dropped, -math.inf)
+    return torch.full_like(logits, -math.inf).scatter(-1, tokens, ordered)
 
-    Args:
-        tokens: long [B, T].
-        stop: sequences of tokens; an empty one ends no row.
 
-    Returns:
-        bool [B].
-    """
-    ended = torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
-    for sequence in stop:
-        if 0 < len(sequence) <= tokens.size(1):
-            tail = torch.tensor(sequence, device=tokens.device)
-            ended |= (tokens[:, -len(sequence) :] == tail).all(dim=1)
-    return ended
+def check_finite(logits: Tensor) -> None:
+    """Raise InputError if a row's highest logit is infinite or NaN; not on a GPU, where a check of every token would
+    wait for it each time."""
+    if logits.device.type != "cuda" and not bool(logits.amax(dim=-1).isfinite().all()):
+        raise InputError("the model's logits are not finite: its weights are damaged, or its training diverged; give "
+                         "another checkpoint, or another --dtype")  # fmt: skip

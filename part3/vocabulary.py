@@ -10,17 +10,13 @@ from tokenizers.implementations import ByteLevelBPETokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 
-from inputs import InputError
+from run import InputError
 
 END_OF_TEXT = "<|endoftext|>"
 
 
 class Characters:
-    """Every character is a token, numbered in sorted order.
-
-    Args:
-        characters: the vocabulary, sorted and without repetition.
-    """
+    """Every character is a token, by its place in `characters`, which are sorted and without repetition."""
 
     def __init__(self, characters: str):
         self.characters = characters
@@ -38,19 +34,12 @@ class Characters:
         return "\n" if "\n" in self.string_to_index else self.characters[0]
 
     def encode(self, text: str) -> list[int]:
-        """Tokens of a text.
-
-        Raises:
-            InputError: a character is not in the vocabulary (the message names it), or the text is not valid Unicode.
-        """
-        _check_unicode(text)
+        """Tokens of a text. Raises InputError if a character is not in the vocabulary."""
         try:
             return [self.string_to_index[character] for character in text]
         except KeyError as error:
-            raise InputError(
-                f"the model does not know the character {error.args[0]!r}: it was trained on a text without it, so "
-                "leave it out"
-            ) from None
+            raise InputError(f"the model does not know the character {error.args[0]!r}: it was trained on a text "
+                             "without it, so leave it out") from None  # fmt: skip
 
     def decode(self, tokens: list[int]) -> str:
         """Text of tokens."""
@@ -70,11 +59,7 @@ class Characters:
 
 class BytePairs:
     """GPT-2's vocabulary (Radford et al., 2019): tokens are sequences of bytes, mostly pieces of words, so that every
-    text can be encoded.
-
-    Args:
-        tokenizer: a `Tokenizer` of the library tokenizers.
-    """
+    text can be encoded."""
 
     beginning = END_OF_TEXT
 
@@ -83,13 +68,11 @@ class BytePairs:
         self.vocab_size = tokenizer.get_vocab_size()
 
     def encode(self, text: str) -> list[int]:
-        """Tokens of a text; `<|endoftext|>` in it is one token.
-
-        Raises:
-            InputError: the text is not valid Unicode.
-        """
-        _check_unicode(text)
-        return self.tokenizer.encode(text).ids
+        """Tokens of a text; `<|endoftext|>` in it is one token. Raises InputError if it is not valid Unicode."""
+        try:
+            return self.tokenizer.encode(text.encode().decode()).ids
+        except UnicodeEncodeError as error:  # of lone surrogates, into which Python turns bytes that are not UTF-8
+            raise InputError(f"the text is not in UTF-8 after {error.start} characters: give it in UTF-8") from error
 
     def decode(self, tokens: list[int]) -> str:
         """Text of tokens; bytes that are not valid UTF-8 become U+FFFD."""
@@ -106,16 +89,6 @@ class BytePairs:
 Vocabulary = Characters | BytePairs
 
 
-def _check_unicode(text: str) -> None:
-    """Raises InputError for lone surrogates, into which Python turns bytes of the command line that are not UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"the text has bytes that are not UTF-8, after {error.start} characters: give it in UTF-8"
-        ) from error
-
-
 def from_state(state: dict[str, str]) -> Vocabulary:
     """The vocabulary whose `state()` this is."""
     if "characters" in state:
@@ -124,11 +97,8 @@ def from_state(state: dict[str, str]) -> Vocabulary:
 
 
 def read_vocabulary(folder: Path) -> Vocabulary:
-    """The vocabulary in a folder that has `tokenizer.json`, or GPT-2's `vocab.json` and `merges.txt`.
-
-    Raises:
-        InputError: the files are missing or damaged.
-    """
+    """The vocabulary in a folder that has `tokenizer.json`, or GPT-2's `vocab.json` and `merges.txt`. Raises InputError
+    if they are missing or damaged."""
     path = folder / "tokenizer.json"
     try:
         if path.is_file():

@@ -1,12 +1,10 @@
 """Fixtures of the suite: the parts under test, and data for them."""
 
-import contextlib
 import os
 import shutil
 import signal
 import socket
 import subprocess
-from argparse import Namespace
 from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # processes that share the cores: set before torch reads it
@@ -17,18 +15,14 @@ import numpy as np
 import pytest
 import torch
 
+from idx_files import write_mnist
 from part_loader import Part
 from plain_figures import plain_figures
-from run_bench import benches as benches
-from run_bench import server as server
-from soak_record import soak as soak
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a process that a shell has started in its background
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-SHORT_TEXTS = (5, 1000, 20)  # part 3's trainings write texts of 20 instead of 300 tokens, which take longer than they
 
 plain_figures()
 
@@ -44,10 +38,7 @@ def pytest_runtest_makereport(item, call):
 
 @pytest.fixture(scope="session")
 def _parts() -> dict[str, Part]:
-    parts = {name: Part(REPOSITORY / name) for name in ("part1", "part2", "part3")}
-    with parts["part3"].imported() as part3:
-        part3.callbacks.GenerateCallback.__init__.__defaults__ = SHORT_TEXTS
-    return parts
+    return {name: Part(REPOSITORY / name) for name in ("part1", "part2", "part3")}
 
 
 @pytest.fixture
@@ -69,66 +60,6 @@ def part3(_parts):
     """Modules of part 3."""
     with _parts["part3"].imported() as part:
         yield part
-
-
-@pytest.fixture(scope="session")
-def tiny_digits(_parts):
-    """A few of the digits in the place of part 2's `digits`, while the context that is returned holds: 120 for training
-    and 60 for the test, so that a training takes a moment."""
-
-    @contextlib.contextmanager
-    def shrunk(part2):
-        original = part2.mnist.digits
-
-        def few(batch_size=64, num_workers=0, seed=None, test_batch_size=1000, pin_memory=False):
-            train, test = (
-                part2.mnist.ImageDataset(*loader.dataset[: (120, 60)[i]]) for i, loader in enumerate(original())
-            )
-            return (
-                part2.mnist._shuffled(train, batch_size, num_workers, seed, pin_memory),
-                torch.utils.data.DataLoader(test, batch_size=test_batch_size, collate_fn=part2.mnist.identity_collate),
-            )
-
-        part2.mnist.digits = few
-        try:
-            yield
-        finally:
-            part2.mnist.digits = original
-
-    return shrunk
-
-
-@pytest.fixture(scope="session")
-def few_digits():
-    """A few of the digits in the place of part 1's `digits`, while the context that is returned holds: 120 for
-    training, 40 for validation, and 40 for the test."""
-
-    @contextlib.contextmanager
-    def shrunk(part1):
-        original, subset = part1.mnist._loaders, torch.utils.data.Subset
-
-        def few(train, val, test, *rest):
-            train, val = subset(train.dataset, train.indices[:120]), subset(val.dataset, val.indices[:40])
-            return original(train, val, part1.mnist.ImageDataset(*test[:40]), *rest)
-
-        part1.mnist._loaders = few
-        try:
-            yield
-        finally:
-            part1.mnist._loaders = original
-
-    return shrunk
-
-
-@pytest.fixture(scope="module", params=[2, 3], ids=["z_dim 2", "z_dim 3"])
-def aae_run(request, _parts, tiny_digits, tmp_path_factory):
-    """Directory of an autoencoder's run of one epoch on a few digits, and its z_dim."""
-    log_dir = tmp_path_factory.mktemp("runs")
-    with _parts["part2"].imported() as part2, tiny_digits(part2):
-        part2.train.main(
-            Namespace(dataset="digits", batch_size=60, z_dim=request.param, epochs=1, log_dir=str(log_dir))
-        )
-    return log_dir / "version_0", request.param
 
 
 @pytest.fixture(autouse=True)
@@ -212,18 +143,5 @@ def fake_mnist(tmp_path_factory) -> Path:
     """Folder with files of MNIST's names, sizes and format; the pixels are random, and each image's label is its
     index modulo 10."""
     root = tmp_path_factory.mktemp("fake_mnist")
-    raw = root / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for name, count in (("train", 60_000), ("t10k", 10_000)):
-        images = rng.integers(0, 256, size=(count, 28, 28), dtype=np.uint8)
-        labels = (np.arange(count) % 10).astype(np.uint8)
-        write_idx(raw / f"{name}-images-idx3-ubyte", images)
-        write_idx(raw / f"{name}-labels-idx1-ubyte", labels)
+    write_mnist(root)
     return root
-
-
-def write_idx(path: Path, array: np.ndarray) -> None:
-    """Write unsigned bytes as idx: two zeros, the type 8, the number of dimensions, their sizes, the data."""
-    header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
-    path.write_bytes(header + array.tobytes())

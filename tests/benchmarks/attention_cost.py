@@ -1,6 +1,7 @@
 """Measures time and memory of one attention layer of GPT-2's shape for inputs of 128 to 4,096 positions, written out
 and fused, and writes `report/results/attention_cost.json`: `python tests/benchmarks/attention_cost.py`. Linux only.
 """
+# ruff: noqa: E402
 
 import argparse
 import json
@@ -9,15 +10,34 @@ import statistics
 import subprocess
 import sys
 import time
-from argparse import Namespace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "part3"))
+from run import Parser, atomic_write, device_name, path, run_command, whole_number
+
 LENGTHS = (128, 256, 512, 1024, 2048, 4096)
 WAYS = ("written_out", "fused")
+
+
+def build_parser() -> Parser:
+    parser = Parser("attention_cost.py", __doc__.split("\n\n")[0])
+    parser.add_argument("--rounds", type=whole_number(1, 1000), default=7, help="how often each length is measured")
+    parser.add_argument("--seed", type=whole_number(0, 2**32 - 1), default=0, help="seed of the weights and the inputs")
+    parser.add_argument("--output", type=path, default=str(REPOSITORY / "report" / "results" / "attention_cost.json"),
+                        help="JSON file")  # fmt: skip
+    parser.add_argument("--one", nargs=2, metavar=("LENGTH", "WAY"), help=argparse.SUPPRESS)
+    return parser
+
+
+if __name__ == "__main__":
+    ARGS = build_parser().parse_args()  # first, since importing PyTorch takes seconds
+
+import torch
+
+from gpt import CausalSelfAttention
 
 
 def memory(name: str) -> int:
@@ -28,13 +48,9 @@ def memory(name: str) -> int:
 def measure(length: int, way: str, rounds: int, seed: int) -> dict:
     """Median time and peak memory of a forward and a backward pass, in a process of its own because freed
     memory is not always returned to the system."""
-    import torch
-
-    from gpt import CausalSelfAttention
-
     torch.manual_seed(seed)
-    config = Namespace(n_embd=768, n_head=12, attn_pdrop=0.0, resid_pdrop=0.0, block_size=length,
-                       fused_attention=way == "fused")  # fmt: skip
+    config = argparse.Namespace(n_embd=768, n_head=12, attn_pdrop=0.0, resid_pdrop=0.0, block_size=length,
+                                fused_attention=way == "fused")  # fmt: skip
     layer = CausalSelfAttention(config)
     seconds, peaks = [], []
     for _ in range(rounds + 1):
@@ -50,20 +66,7 @@ def measure(length: int, way: str, rounds: int, seed: int) -> dict:
             "peak_mib": round(peaks[0] / 2**20, 2)}  # fmt: skip
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--rounds", type=int, default=7, help="how often each length is measured")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the weights and the inputs")
-    parser.add_argument("--output", type=Path, default=REPOSITORY / "report" / "results" / "attention_cost.json")
-    parser.add_argument("--one", nargs=2, metavar=("LENGTH", "WAY"), help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.one:
-        print(json.dumps(measure(int(args.one[0]), args.one[1], args.rounds, args.seed)))
-        return 0
-    import torch
-
-    from run_folder import device_name
-
+def compute(args: argparse.Namespace) -> None:
     begin, rows = time.perf_counter(), []
     for length in LENGTHS:
         for way in WAYS:
@@ -81,10 +84,11 @@ def main() -> int:
         "versions": {"torch": metadata.version("torch")},
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(json.dumps(result, indent=2) + "\n")
-    return 0
+    atomic_write(Path(args.output), json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    if ARGS.one:  # without this repository's settings of the process
+        print(json.dumps(measure(int(ARGS.one[0]), ARGS.one[1], ARGS.rounds, ARGS.seed)))
+    else:
+        raise SystemExit(run_command(compute, ARGS))

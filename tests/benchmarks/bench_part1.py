@@ -11,111 +11,108 @@ import sys
 import tempfile
 import time
 from argparse import Namespace
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "part1"))
 import runner
 
-PART = runner.REPOSITORY / "part1"
+if __name__ == "__main__":
+    ARGS = runner.build_parser("bench_part1.py", __doc__, steps=100).parse_args()  # first, since PyTorch takes seconds
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import TensorBoardLogger
+
+import limits
+from args import complete_args
+from callbacks import AtomicCheckpointIO, BestAndLast, RunRecord, SeedEveryEpoch
+from cnn_encoder_decoder import CNNDecoder, CNNEncoder
+from mnist import load_data, mnist
+from train_pl import VAE, GenerateCallback
+from utils import KLD, elbo_to_bpd, reconstruction_loss
+
 COURSE = {"num_filters": 32, "z_dim": 20, "lr": 1e-3}
 BATCH_SIZE = 128
 STEPS_PER_EPOCH = 422
 
 
-def clock():
-    """Callback that records when the first step begins and the last one ends."""
-    import pytorch_lightning as pl
+class Clock(pl.Callback):
+    """Records when the first step begins and the last one ends."""
 
-    import limits
+    def on_train_epoch_start(self, trainer, pl_module):
+        limits.synchronize()
+        self.start = time.perf_counter()
 
-    class Clock(pl.Callback):
-        def on_train_epoch_start(self, trainer, pl_module):
-            limits.synchronize()
-            self.start = time.perf_counter()
-
-        def on_validation_start(self, trainer, pl_module):
-            limits.synchronize()
-            self.train_seconds = time.perf_counter() - self.start
-
-    return Clock()
+    def on_validation_start(self, trainer, pl_module):
+        limits.synchronize()
+        self.train_seconds = time.perf_counter() - self.start
 
 
-def fit(trainer, model, train, val, watch, steps: int) -> dict:
+def fit(trainer, model, train, val, clock: Clock, steps: int) -> dict:
     """Train for an epoch, or for `steps` steps and the same share of the validation."""
-    import limits
-
     if steps:
         trainer.limit_train_batches, trainer.limit_val_batches = steps, max(1, steps * len(val) // len(train))
     trainer.fit(model, train, val)
     limits.synchronize()
-    seconds = time.perf_counter() - watch.start
+    seconds = time.perf_counter() - clock.start
     loss = trainer.callback_metrics["val_bpd"].item()
-    return {"seconds": seconds, "train_seconds": watch.train_seconds, "loss": loss}
+    return {"seconds": seconds, "train_seconds": clock.train_seconds, "loss": loss}
 
 
-def ours(args) -> runner.Measure:
-    """What `part1/train.py` sets up."""
-    import torch
-
-    import limits
-    import train_pl
-    import training_run
-    from gpu import configure_gpu
-    from inputs import resolve_settings
-
-    training_run.configure_cpu()
-    training_run.silence_lightning()
-    configure_gpu(deterministic=False)
+def ours(args: Namespace) -> runner.Measure:
+    """The training of `part1/train.py`."""
+    model = VAE(**COURSE).to(limits.device(), memory_format=torch.channels_last)
+    imgs = torch.randint(0, 16, (BATCH_SIZE, 1, 28, 28), device=limits.device())
+    counted = limits.count(lambda: model(imgs)[2].backward())
 
     def measure(seed: int, steps: int) -> dict:
+        clock = Clock()
         with tempfile.TemporaryDirectory() as folder:
-            flags = Namespace(data_dir=args.data_dir, log_dir=folder, epochs=1, seed=seed)
-            settings = resolve_settings(flags, train_pl.read_checkpoint)
-            train, val, _ = training_run.make_loaders(settings)
-            training_run.seed_everything(seed)
-            model = train_pl.VAE(**COURSE).to(memory_format=torch.channels_last)
-            trainer, _ = training_run.make_trainer(settings)
-            watch = clock()
-            trainer.callbacks.append(watch)
-            result = fit(trainer, model, train, val, watch, steps)
-        if not seed:
-            model.to(limits.device())
-            imgs = torch.randint(0, 16, (BATCH_SIZE, 1, 28, 28), device=limits.device())
-            measure.counted = limits.count(lambda: model(imgs)[2].backward())
-        return {**result, "counted": measure.counted}
+            given = Namespace(data_dir=args.data_dir, log_dir=folder, epochs=1, seed=seed)
+            flags, _, _ = complete_args(given, read=None)
+            pl.seed_everything(seed, workers=True, verbose=False)
+            train, val, _ = load_data(flags, limits.device())
+            model = VAE(**COURSE).to(memory_format=torch.channels_last)
+            trainer = pl.Trainer(
+                devices=1,
+                benchmark=True,
+                max_epochs=1,
+                logger=TensorBoardLogger(folder, default_hp_metric=False),
+                plugins=[AtomicCheckpointIO()],
+                callbacks=[SeedEveryEpoch(seed), RunRecord(flags), GenerateCallback(save_to_disk=True), BestAndLast(),
+                           clock],
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                num_sanity_val_steps=0,
+            )  # fmt: skip
+            return {**fit(trainer, model, train, val, clock, steps), "counted": counted}
 
     return measure
 
 
-def baseline(args) -> runner.Measure:
+def baseline(args: Namespace) -> runner.Measure:
     """The plain pipeline."""
-    import pytorch_lightning as pl
-
     import baseline_vae
 
     def measure(seed: int, steps: int) -> dict:
         train, val = baseline_vae.loaders(args.data_dir, BATCH_SIZE, num_workers=min(4, os.cpu_count()))
         pl.seed_everything(seed, workers=True, verbose=False)
-        watch = clock()
+        clock = Clock()
         with tempfile.TemporaryDirectory() as folder:
-            trainer = baseline_vae.trainer(folder, [watch])
-            return fit(trainer, baseline_vae.PlainVAE(**COURSE), train, val, watch, steps)
+            trainer = baseline_vae.trainer(folder, [clock])
+            return fit(trainer, baseline_vae.PlainVAE(**COURSE), train, val, clock, steps)
 
     return measure
 
 
-def pythae(args) -> runner.Measure:
+def pythae(args: Namespace) -> runner.Measure:
     """Pythae's VAE and trainer with part 1's networks and loss, on images held in memory as floats."""
     import numpy as np
-    import torch
     from pythae.data.datasets import BaseDataset
     from pythae.models import VAE, VAEConfig
     from pythae.models.base.base_utils import ModelOutput
     from pythae.models.nn import BaseDecoder, BaseEncoder
     from pythae.trainers import BaseTrainer, BaseTrainerConfig
-
-    import limits
-    import mnist
-    from cnn_encoder_decoder import CNNDecoder, CNNEncoder
-    from utils import KLD, elbo_to_bpd, reconstruction_loss
 
     class Encoder(BaseEncoder):
         def __init__(self):
@@ -145,7 +142,7 @@ def pythae(args) -> runner.Measure:
         images, labels = subset.dataset[torch.as_tensor(subset.indices)]
         return BaseDataset(images.float(), labels)
 
-    train, val = map(in_memory, (loader.dataset for loader in mnist.mnist(args.data_dir, num_workers=0)[:2]))
+    train, val = map(in_memory, (loader.dataset for loader in mnist(args.data_dir, num_workers=0)[:2]))
 
     def measure(seed: int, steps: int) -> dict:
         torch.manual_seed(seed)
@@ -172,19 +169,15 @@ def pythae(args) -> runner.Measure:
     return measure
 
 
-def main() -> int:
-    args = runner.parse(runner.build_parser(__doc__.split("\n\n")[0], steps=100))
-    sys.path.insert(0, str(PART))
-    implementations = {"ours": ours, "baseline": baseline, "pythae": pythae, "limit": runner.limit}
+IMPLEMENTATIONS = {"ours": ours, "baseline": baseline, "pythae": pythae, "limit": runner.limit}
+
+
+def compare(args: Namespace) -> None:
+    names = list(IMPLEMENTATIONS)
     if importlib.util.find_spec("pythae") is None:
         print("pythae is not installed: it is left out")
-        implementations.pop("pythae")
-    if args.worker:
-        runner.serve(implementations, args)
-        return 0
-    found = runner.run_benchmark(__file__, implementations, args)
-    import limits
-
+        names.remove("pythae")
+    found = runner.run_benchmark(__file__, names, args)
     rows, steps = runner.table(found), args.steps or STEPS_PER_EPOCH
     step_seconds = rows["ours"]["train_seconds"]["median"] / steps
     result = {
@@ -199,8 +192,7 @@ def main() -> int:
             result[f"over_{other}"] = runner.ratios(found["ours"], found[other])
             result[f"losses_{other}"] = runner.agree(found["ours"], found[other])
     runner.write(args.output, "part1", result, ["pytorch-lightning", *(["pythae"] if "pythae" in found else [])])
-    return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(runner.run_command(main))
+    raise SystemExit(runner.main(IMPLEMENTATIONS, compare, ARGS))

@@ -10,72 +10,70 @@ import sys
 import tempfile
 import time
 from argparse import Namespace
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "part2"))
 import runner
 
-PART = runner.REPOSITORY / "part2"
+if __name__ == "__main__":
+    ARGS = runner.build_parser("bench_part2.py", __doc__, steps=150).parse_args()  # first, since PyTorch takes seconds
+
+import torch
+from lightning_fabric import Fabric
+from torch.utils.tensorboard import SummaryWriter
+
+import limits
+from encoders import build_aae
+from evaluation import encode, score_test_images
+from mnist import mnist, mnist_test
+from train import make_optimizers, train_aae
+from utils import TensorBoardLogger
+
 COURSE = {"z_dim": 8, "lambda_": 0.995, "ae_lr": 1e-3, "d_lr": 5e-3}
 BATCH_SIZE = 64
 STEPS_PER_EPOCH = 938
 
 
-def ours(args) -> runner.Measure:
-    """What `part2/train.py` sets up."""
-    import training_run
-
-    training_run.configure_cpu()
-    import torch
-
-    import limits
-    from inputs import resolve_settings
-    from train import train_aae
-
-    log_dir = tempfile.TemporaryDirectory()
-    flags = Namespace(data_dir=args.data_dir, log_dir=log_dir.name, epochs=1, progress_bar=False, **COURSE)
-    settings = resolve_settings(flags, read_checkpoint=None)
-    fabric = training_run.start_fabric(settings)
-
-    def measure(seed: int, steps: int) -> dict:
-        settings.seed = seed
-        train_loader, test_loader = training_run.make_loaders(settings, fabric)
-        with training_run.RunRecord(settings, fabric) as record:
-            return measured(seed, steps, train_loader, test_loader, record)
-
-    def measured(seed: int, steps: int, train_loader, test_loader, record) -> dict:
-        state = training_run.TrainingState(settings, fabric, record.writer)
-        limits.synchronize()
-        start = time.perf_counter()
-        with training_run.epoch_batches(train_loader, settings, fabric, epoch=1) as batches:
-            train_aae(1, state.wrapped_model, itertools.islice(batches, steps or None), state.logger_ae,
-                      state.logger_disc, state.optimizer_ae, state.optimizer_disc, settings.lambda_,
-                      backward=fabric.backward)  # fmt: skip
-        limits.synchronize()
-        seconds = time.perf_counter() - start
-        loss = training_run.score_test_images(state.model, test_loader, fabric)["recon_loss"]
-        if not seed:
-            x = torch.rand(BATCH_SIZE, 1, 28, 28, device=fabric.device)
-            measure.counted = limits.count(lambda: step_of(state.model, x))
-        return {"seconds": seconds, "loss": loss, "counted": measure.counted}
-
-    measure.log_dir = log_dir  # removed at the end of the process
+def ours(args: Namespace) -> runner.Measure:
+    """The training of `part2/train.py`."""
+    torch.backends.cudnn.benchmark = True
+    fabric = Fabric(devices=1)
+    fabric.launch()
+    test_loader = mnist_test(args.data_dir)
 
     def step_of(model, x) -> None:
         recon_x, z = model(x)
-        model.get_loss_autoencoder(x, recon_x, z, settings.lambda_)[0].backward()
+        model.get_loss_autoencoder(x, recon_x, z, COURSE["lambda_"])[0].backward()
         model.get_loss_discriminator(z)[0].backward()
+
+    x = torch.rand(BATCH_SIZE, 1, 28, 28, device=fabric.device)
+    counting = build_aae(COURSE["z_dim"]).to(fabric.device, memory_format=torch.channels_last)
+    counted = limits.count(lambda: step_of(counting, x))
+
+    def measure(seed: int, steps: int) -> dict:
+        train_loader = mnist(args.data_dir, BATCH_SIZE, num_workers=0, seed=seed)
+        train_loader.dataset.to(fabric.device)
+        torch.manual_seed(seed)
+        model = build_aae(COURSE["z_dim"]).to(memory_format=torch.channels_last)
+        wrapped, *optimizers = fabric.setup(model, *make_optimizers(model, COURSE["ae_lr"], COURSE["d_lr"]))
+        for method in ("get_loss_autoencoder", "get_loss_discriminator"):
+            wrapped.mark_forward_method(method)
+        with tempfile.TemporaryDirectory() as folder, SummaryWriter(folder) as writer:
+            loggers = [TensorBoardLogger(writer, name=name) for name in ("generator", "discriminator")]
+            limits.synchronize()
+            start = time.perf_counter()
+            batches = itertools.islice(train_loader, steps or None)
+            train_aae(1, wrapped, batches, *loggers, *optimizers, COURSE["lambda_"], backward=fabric.backward)
+            limits.synchronize()
+            seconds = time.perf_counter() - start
+        return {"seconds": seconds, "loss": score_test_images(model, test_loader)["recon_loss"], "counted": counted}
 
     return measure
 
 
-def baseline(args) -> runner.Measure:
+def baseline(args: Namespace) -> runner.Measure:
     """The plain pipeline."""
-    import torch
-    from torch.utils.tensorboard import SummaryWriter
-
     import baseline_aae
-    import limits
-    from evaluation import encode
-    from mnist import mnist_test
 
     test_loader = mnist_test(args.data_dir)
 
@@ -97,16 +95,11 @@ def baseline(args) -> runner.Measure:
     return measure
 
 
-def main() -> int:
-    args = runner.parse(runner.build_parser(__doc__.split("\n\n")[0], steps=150))
-    sys.path.insert(0, str(PART))
-    implementations = {"ours": ours, "baseline": baseline, "limit": runner.limit}
-    if args.worker:
-        runner.serve(implementations, args)
-        return 0
-    found = runner.run_benchmark(__file__, implementations, args)
-    import limits
+IMPLEMENTATIONS = {"ours": ours, "baseline": baseline, "limit": runner.limit}
 
+
+def compare(args: Namespace) -> None:
+    found = runner.run_benchmark(__file__, IMPLEMENTATIONS, args)
     rows, steps = runner.table(found), args.steps or STEPS_PER_EPOCH
     step_seconds = rows["ours"]["seconds"]["median"] / steps
     result = {
@@ -119,8 +112,7 @@ def main() -> int:
         "training": runner.one_epoch("part2", args.data_dir),
     }
     runner.write(args.output, "part2", result, ["pytorch-lightning"])
-    return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(runner.run_command(main))
+    raise SystemExit(runner.main(IMPLEMENTATIONS, compare, ARGS))

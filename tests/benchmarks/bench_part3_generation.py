@@ -4,31 +4,44 @@ A measurement continues one prompt greedily by 256 tokens. All implementations u
 in GPT-2's shape, which transformers makes and saves, so that nothing is downloaded. In float32 all must generate the
 same tokens; for bfloat16 the result says how many are equal.
 """
+# ruff: noqa: E402
 
 import argparse
 import sys
 import tempfile
 import time
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "part3"))
 import runner
+from run import Parser
 
-PART = runner.REPOSITORY / "part3"
 PROMPT, NEW_TOKENS = 16, 256
 
 
+def build_parser() -> Parser:
+    most = 1024 - PROMPT  # the rest of GPT-2's context
+    parser = runner.build_parser("bench_part3_generation.py", __doc__, steps=NEW_TOKENS, fewest=1, most=most)
+    parser.add_argument("--weights", help=argparse.SUPPRESS)
+    return parser
+
+
+if __name__ == "__main__":
+    ARGS = build_parser().parse_args()  # first, since importing PyTorch takes seconds
+
+import torch
+
+import limits
+from gpt import GPT
+
+
 def prompt(seed: int):
-    import torch
-
-    import limits
-
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(50257, (1, PROMPT), generator=generator).to(limits.device())
 
 
 def timed(generate, seed: int, num_tokens: int) -> dict:
     """Time `generate(prompt, num_tokens)`, which returns prompt and new tokens."""
-    import limits
-
     idx = prompt(seed)
     limits.synchronize()
     start = time.perf_counter()
@@ -39,14 +52,6 @@ def timed(generate, seed: int, num_tokens: int) -> dict:
 
 
 def ours(args, dtype: str = "float32") -> runner.Measure:
-    import training_run
-
-    training_run.configure_cpu()
-    import torch
-
-    import limits
-    from gpt import GPT
-
     model = GPT.from_pretrained(args.weights, dtype=getattr(torch, dtype)).to(limits.device())
     return lambda seed, steps: timed(model.generate, seed, steps)
 
@@ -54,8 +59,6 @@ def ours(args, dtype: str = "float32") -> runner.Measure:
 def baseline(args) -> runner.Measure:
     """Written-out attention, which recomputes the whole context for each token."""
     import baseline_gpt
-    import limits
-    from gpt import GPT
 
     model = GPT.from_pretrained(args.weights)
     plain = baseline_gpt.PlainGPT(model.config)
@@ -67,8 +70,6 @@ def baseline(args) -> runner.Measure:
 def transformers_cached(args) -> runner.Measure:
     """Generation by transformers with its cache."""
     import transformers
-
-    import limits
 
     model = transformers.GPT2LMHeadModel.from_pretrained(args.weights).eval().to(limits.device())
     settings = {"do_sample": False, "pad_token_id": 50256, "eos_token_id": None}
@@ -101,7 +102,6 @@ def cost_of_token(parameters: int, bits: int, n_layer: int = 12, n_embd: int = 7
 
 def make_weights(folder: str) -> int:
     """Save a GPT-2 of random weights; returns the number of its parameters."""
-    import torch
     import transformers
 
     torch.manual_seed(0)
@@ -110,21 +110,10 @@ def make_weights(folder: str) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def main() -> int:
-    parser = runner.build_parser(__doc__.split("\n\n")[0], steps=NEW_TOKENS)
-    parser.add_argument("--weights", help=argparse.SUPPRESS)
-    args = runner.parse(parser, fewest_steps=1)
-    if args.steps > 1024 - PROMPT:
-        parser.error(f"--steps must be at most {1024 - PROMPT}, the rest of GPT-2's context, not {args.steps}")
-    sys.path.insert(0, str(PART))
-    if args.worker:
-        runner.serve(IMPLEMENTATIONS, args)
-        return 0
+def compare(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         parameters = make_weights(folder)
         found = runner.run_benchmark(__file__, IMPLEMENTATIONS, args, ["--weights", folder])
-    import limits
-
     rows, wanted = runner.table(found), found["ours"]
     per_token = {name: rows[name]["seconds"]["median"] / args.steps for name in ("ours", "ours_bfloat16")}
     result = {
@@ -140,8 +129,7 @@ def main() -> int:
         },
     }
     runner.write(args.output, "part3_generation", result, ["transformers"])
-    return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(runner.run_command(main))
+    raise SystemExit(runner.main(IMPLEMENTATIONS, compare, ARGS))

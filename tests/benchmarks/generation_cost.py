@@ -1,8 +1,10 @@
 """Measures the time per new token of GPT-2 (124 million weights) after contexts of 64 to 1,000 tokens, with and without
 the cache, and writes `report/results/generation_cost.json`: `python tests/benchmarks/generation_cost.py`.
 """
+# ruff: noqa: E402
 
 import argparse
+import itertools
 import json
 import statistics
 import sys
@@ -11,48 +13,53 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-import torch
-
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "part3"))
+from args import SIZES
+from run import Parser, atomic_write, device_name, path, run_command, whole_number
+
 CONTEXTS = (64, 128, 256, 512, 768, 1000)
 
 
-def seconds_per_token(model, context: int, new_tokens: int, use_cache: bool, rounds: int) -> list[float]:
+def build_parser() -> Parser:
+    parser = Parser("generation_cost.py", __doc__.split("\n\n")[0])
+    parser.add_argument("--model_type", choices=tuple(SIZES), default="gpt2", help="a smaller one to try this out")
+    parser.add_argument("--rounds", type=whole_number(1, 1000), default=3, help="how often each context is measured")
+    parser.add_argument("--seed", type=whole_number(0, 2**32 - 1), default=0, help="seed of the weights and the inputs")
+    parser.add_argument("--output", type=path, default=str(REPOSITORY / "report" / "results" / "generation_cost.json"),
+                        help="JSON file")  # fmt: skip
+    return parser
+
+
+if __name__ == "__main__":
+    ARGS = build_parser().parse_args()  # first, since importing PyTorch takes seconds
+
+import torch
+
+from gpt import GPT
+
+
+def seconds_per_token(model: GPT, context: int, new_tokens: int, use_cache: bool) -> list[float]:
     """Seconds of each token but the first, for which even the cached model reads the whole context."""
-    seconds = []
-    for _ in range(rounds):
-        stream = model.stream(torch.randint(50257, (1, context)), new_tokens + 1, use_cache=use_cache)
-        next(stream)
-        for _ in range(new_tokens):
-            start = time.perf_counter()
-            next(stream)
-            seconds.append(time.perf_counter() - start)
-        stream.close()
-    return seconds
+    times = []
+    hook = model.lm_head.register_forward_hook(lambda *_: times.append(time.perf_counter()))
+    model.generate(torch.randint(50257, (1, context)), new_tokens + 1, use_cache=use_cache)
+    hook.remove()
+    return [end - start for start, end in itertools.pairwise(times)]
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--model_type", default="gpt2", help="gpt2, or a smaller type to try this out")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each context is measured")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the weights and the inputs")
-    parser.add_argument("--output", type=Path, default=REPOSITORY / "report" / "results" / "generation_cost.json")
-    args = parser.parse_args()
-    from gpt import GPT
-    from run_folder import device_name
-
+def compute(args: argparse.Namespace) -> None:
     begin = time.perf_counter()
     torch.manual_seed(args.seed)
     config = GPT.get_default_config()
     config.model_type, config.vocab_size, config.block_size, config.tie_weights = args.model_type, 50257, 1024, True
     model = GPT(config).eval()
-    seconds_per_token(model, 64, 5, True, 1)  # a warm-up that is not counted
+    seconds_per_token(model, 64, 5, True)  # a warm-up that is not counted
     found = {context: {True: [], False: []} for context in CONTEXTS}
     for _ in range(args.rounds):  # alternately, to spread a disturbance of the machine over all
         for context in CONTEXTS:
-            found[context][True] += seconds_per_token(model, context, 15, True, 1)
-            found[context][False] += seconds_per_token(model, context, 2, False, 1)
+            found[context][True] += seconds_per_token(model, context, 15, True)
+            found[context][False] += seconds_per_token(model, context, 2, False)
     rows = []
     for context, seconds in found.items():
         cached, recomputed = (1000 * statistics.median(seconds[use_cache]) for use_cache in (True, False))
@@ -71,10 +78,8 @@ def main() -> int:
         "versions": {name: metadata.version(name) for name in ("torch",)},
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(json.dumps(result, indent=2) + "\n")
-    return 0
+    atomic_write(Path(args.output), json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run_command(compute, ARGS))

@@ -3,6 +3,7 @@
 
 Transformers makes and saves the model, so nothing is downloaded: `python tests/benchmarks/gpt2_parity.py`.
 """
+# ruff: noqa: E402
 
 import argparse
 import json
@@ -15,11 +16,28 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY / "part3"))
+from run import Parser, atomic_write, device_name, path, run_command, whole_number
+
+
+def build_parser() -> Parser:
+    parser = Parser("gpt2_parity.py", __doc__.split("\n\n")[0])
+    parser.add_argument("--seed", type=whole_number(0, 2**32 - 1), default=0, help="seed of the weights and the inputs")
+    parser.add_argument("--output", type=path, default=str(REPOSITORY / "report" / "results" / "gpt2_parity.json"),
+                        help="JSON file")  # fmt: skip
+    return parser
+
+
+if __name__ == "__main__":
+    ARGS = build_parser().parse_args()  # first, since importing PyTorch takes seconds
+
 import torch
 import transformers
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(REPOSITORY / "part3"))
+from gpt import GPT, CausalSelfAttention
+from vocabulary import read_vocabulary
+
 SAMPLE = "Grüße, 世界! naïve cafe\u0301 🙂👩‍🚀\n\n  tabs\tand  spaces 3.14159 don't WE'LL <|endoftext|>end"
 
 # Read from /proc: getrusage reports the parent's peak if that is higher. Linux only.
@@ -37,14 +55,7 @@ print(json.dumps({"before": before, "after": memory("VmHWM")}))
 """
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--seed", type=int, default=0, help="seed of the weights and the inputs")
-    parser.add_argument("--output", type=Path, default=REPOSITORY / "report" / "results" / "gpt2_parity.json")
-    args = parser.parse_args()
-    from gpt import GPT, CausalSelfAttention
-    from run_folder import device_name
-
+def compute(args: argparse.Namespace) -> None:
     begin = time.perf_counter()
     torch.manual_seed(args.seed)
     theirs = transformers.GPT2LMHeadModel(transformers.GPT2Config()).eval()
@@ -85,16 +96,12 @@ def main() -> int:
         "versions": {name: metadata.version(name) for name in ("torch", "transformers", "safetensors", "tokenizers")},
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(json.dumps(result, indent=2) + "\n")
+    atomic_write(Path(args.output), json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
-    return 0
 
 
 def compare_tokens() -> dict:
     """Compare the token ids of a Unicode sample, with GPT-2's tokenizer from `$DATA_DIR/gpt2`."""
-    from vocabulary import read_vocabulary
-
     folder = Path(os.environ.get("DATA_DIR", REPOSITORY / "data"), "gpt2")
     if not (folder / "tokenizer.json").is_file():
         return {"tokens_compared": 0}
@@ -106,4 +113,4 @@ def compare_tokens() -> dict:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run_command(compute, ARGS))

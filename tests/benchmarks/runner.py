@@ -21,98 +21,69 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+from run import InputError, Parser, atomic_write, device_name, path, run_command, whole_number
+
 REPOSITORY = Path(__file__).resolve().parents[2]
-RESULTS = REPOSITORY / "report" / "results"
 Measure = Callable[[int, int], dict]
+PLAIN = ("baseline", "pythae", "transformers", "limit")  # run without this repository's settings of the process
 NO_OTHERS = (
     "ignored: only part 3's training has further implementations (`make bench` hands each flag to all benchmarks)"
 )
 
 
-class BenchmarkError(Exception):
-    """A benchmark cannot be run."""
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
-
-    def error(self, message: str):
-        self.exit(2, f"{self.prog}: error: {message} (--help lists the flags)\n")
-
-
-def build_parser(description: str, steps: int, others: str = NO_OTHERS) -> Parser:
+def build_parser(prog: str, description: str, steps: int, fewest: int = 0, most: int = 10**6,
+                 others: str = NO_OTHERS) -> Parser:  # fmt: skip
     """The flags that all benchmarks share.
 
     Args:
-        description: the first line of the benchmark's docstring.
-        steps: default of `--steps`.
+        prog: file of the benchmark.
+        description: its docstring, of which the help shows the first paragraph.
+        steps, fewest, most: default, least and greatest value of `--steps`.
         others: help of `--others`.
     """
-    parser = Parser(description=description)
-    parser.add_argument("--data_dir", default=os.environ.get("DATA_DIR", str(REPOSITORY / "data")),
-                        help="directory with MNIST/raw and text (default: $DATA_DIR, else data)")  # fmt: skip
-    parser.add_argument(
-        "--rounds", type=int, default=3, help="measurements of each implementation, each with its own seed"
-    )
-    parser.add_argument(
-        "--steps", type=int, default=steps, help="steps of a measurement; in parts 1 and 2, 0 means a whole epoch"
-    )
+    parser = Parser(prog, description.split("\n\n")[0])
+    parser.add_argument("--data_dir", type=path, default=os.environ.get("DATA_DIR", str(REPOSITORY / "data")),
+                        help="directory with MNIST/raw and text; DATA_DIR replaces the default")  # fmt: skip
+    parser.add_argument("--rounds", type=whole_number(2, 1000), default=3,  # one round has no spread
+                        help="measurements of each implementation, each with its own seed")  # fmt: skip
+    parser.add_argument("--steps", type=whole_number(fewest, most), default=steps,
+                        help="steps of a measurement; in parts 1 and 2, 0 means a whole epoch")  # fmt: skip
     parser.add_argument("--others", nargs="*", choices=("bf16", "compile"), default=[], help=others)
-    parser.add_argument("--output", type=Path, help="JSON file (default: report/results/bench_DEVICE.json)")
+    parser.add_argument("--output", type=path, default=str(REPOSITORY / "report" / "results" / "bench_DEVICE.json"),
+                        help="JSON file; DEVICE stands for cpu or the name of the GPU")  # fmt: skip
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     return parser
 
 
-def parse(parser: Parser, fewest_steps: int = 0) -> argparse.Namespace:
-    """Parse and check the command line; exits with code 2 after one sentence about a value that cannot be used."""
-    args = parser.parse_args()
-    for name, least in (("rounds", 2), ("steps", fewest_steps)):  # one round has no spread
-        if getattr(args, name) < least:
-            parser.error(f"--{name} must be at least {least}, not {getattr(args, name)}")
-    if args.output and args.output.is_dir():
-        parser.error(f"--output {args.output} is a folder: name a file")
-    try:
-        read_results(args.output)
-    except ValueError:
-        parser.error(f"--output {args.output} is not a JSON file of results: name another file, or remove this one")
-    return args
+def main(implementations: dict, compare: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
+    """The command of a benchmark, and of the processes that it starts; returns the exit code.
 
-
-def read_results(file: Path | None) -> dict:
-    """Content of a file of results; empty if the file does not exist.
-
-    Raises:
-        ValueError: it is not a JSON object in UTF-8.
+    Args:
+        implementations: functions by name.
+        compare: measures them with `run_benchmark`, and writes the results.
+        args: the parsed flags.
     """
-    content = json.loads(file.read_text()) if file and file.exists() else {}
-    if not isinstance(content, dict):
-        raise ValueError(f"{file} is not a JSON object")
-    return content
+
+    def command(args: argparse.Namespace) -> None:
+        if args.worker:
+            serve(implementations[args.worker](args))
+        else:
+            read_results(args.output)  # one that cannot be used should be noticed now
+            compare(args)
+
+    if args.worker in PLAIN:
+        command(args)
+        return 0
+    return run_command(command, args)
 
 
-def run_command(main: Callable[[], int]) -> int:
-    """Run a benchmark; returns its exit code: 0, or 2 after one sentence that says why it cannot be run."""
-    try:
-        return main()
-    except BenchmarkError as error:
-        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
-        return 2
-
-
-def serve(implementations: dict[str, Callable[[argparse.Namespace], Measure]], args: argparse.Namespace) -> None:
+def serve(measure: Measure) -> None:
     """The process of one implementation: reads a seed and a number of steps per line, answers with a line of JSON."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # stdout carries the answers, so other output goes to stderr
-    try:
-        measure = implementations[args.worker](args)
-        for line in sys.stdin:
-            result = measure(*map(int, line.split()))
-            print(json.dumps({**result, "peak_mib": peak_mib()}), file=answers, flush=True)
-    except Exception as error:
-        if not any(kind.__name__ == "InputError" for kind in type(error).__mro__):
-            raise
-        print(error, file=sys.stderr)  # such as data that cannot be found
-        raise SystemExit(2) from error
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # stdout carries the answers alone
+    for line in sys.stdin:
+        result = measure(*map(int, line.split()))
+        print(json.dumps({**result, "peak_mib": peak_mib()}), file=answers, flush=True)
 
 
 def limit(args: argparse.Namespace) -> Measure:
@@ -128,7 +99,7 @@ def run_benchmark(script: str, names: Iterable[str], args: argparse.Namespace, o
     The implementation that goes first changes from round to round.
 
     Args:
-        script: file of the benchmark, which calls `serve` if `--worker` is given.
+        script: file of the benchmark, which calls `main`.
         names: of the implementations.
         args: the parsed flags.
         options: further flags for the implementations' processes.
@@ -137,7 +108,7 @@ def run_benchmark(script: str, names: Iterable[str], args: argparse.Namespace, o
         For each implementation a list of measurements, one per round.
 
     Raises:
-        BenchmarkError: the process of an implementation ended early.
+        InputError: the process of an implementation ended early.
     """
     command = [sys.executable, "-W", "ignore", script, "--data_dir", args.data_dir, "--rounds", str(args.rounds),
                *options, "--worker"]  # fmt: skip
@@ -153,7 +124,7 @@ def run_benchmark(script: str, names: Iterable[str], args: argparse.Namespace, o
                 worker = workers[name]
                 worker.stdin.write(f"{seed} {args.steps if seed else 3}\n")
                 if not (line := worker.stdout.readline()):
-                    raise BenchmarkError(
+                    raise InputError(
                         f"the process of implementation {name} ended with exit code {worker.wait()}: see its message "
                         "above; without one, the system ended it, probably for lack of memory"
                     )
@@ -258,26 +229,34 @@ def machine() -> dict:
     """Description of the device; `device_class` is "cpu" or the GPU's name in lower case, `gpu` its name or None."""
     import torch
 
-    if torch.cuda.is_available():
-        name = torch.cuda.get_device_name()
-        return {"device": name, "device_class": re.sub(r"[^a-z0-9]+", "-", name.lower()), "gpu": name}
-    cpuinfo = Path("/proc/cpuinfo")
-    names = re.findall(r"model name\s*:\s*(.*)", cpuinfo.read_text()) if cpuinfo.exists() else []
-    name = names[0] if names else platform.processor() or platform.machine()
-    return {"device": f"{name} ({torch.get_num_threads()} threads)", "device_class": "cpu", "gpu": None}
+    import limits
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"device": device_name(limits.device()), "gpu": gpu,
+            "device_class": re.sub(r"[^a-z0-9]+", "-", (gpu or "cpu").lower())}  # fmt: skip
 
 
-def write(output: Path | None, section: str, result: dict, packages: Iterable[str] = ()) -> None:
+def read_results(output: str) -> tuple[Path, dict]:
+    """The file that `--output` stands for, and its content; empty if it does not exist. Raises InputError if it cannot
+    be used."""
+    file = Path(output.replace("DEVICE", machine()["device_class"]))
+    try:
+        content = json.loads(file.read_text()) if file.exists() else {}
+        if isinstance(content, dict):
+            return file, content
+    except (OSError, ValueError):
+        pass
+    raise InputError(f"--output {file} is not a JSON file of results: name another file, or remove this one")
+
+
+def write(output: str, section: str, result: dict, packages: Iterable[str] = ()) -> None:
     """Write a benchmark's section into the file of this device; drop sections that another device measured."""
-    here = machine()
-    output = output or RESULTS / f"bench_{here['device_class']}.json"
-    old = read_results(output)
+    here, (file, old) = machine(), read_results(output)
     old = old if old.get("device") == here["device"] else {}
     versions = {"python": platform.python_version(), **{name: metadata.version(name) for name in ("torch", *packages)}}
     stamp = {"versions": versions, "finished": datetime.now(UTC).isoformat(timespec="seconds")}
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps({**old, **here, section: {**result, **stamp}}, indent=2) + "\n")
+    atomic_write(file, json.dumps({**old, **here, section: {**result, **stamp}}, indent=2) + "\n")
     for key, value in result.items():
         if isinstance(value, dict) and key != "rows":
             print(f"{key:26s}", one_line(value))
-    print(f"{section} is in {output}")
+    print(f"{section} is in {file}")

@@ -110,7 +110,11 @@ OURS: dict[str, list[tuple[str, str, str]]] = {
     "optimizer_sgd": once(VAE, OUR_OPTIMIZER, OUR_OPTIMIZER.replace("Adam", "SGD")),
     "reconstruction_is_the_loss": once(VAE, OUR_STEP, "        return L_rec\n"),
     "bpd_is_maximised": once(VAE, OUR_STEP, "        return -bpd\n"),
-    "losses_logged_under_wrong_names": once(VAE, "(L_rec, L_reg, L_rec + L_reg", "(L_reg, L_rec, L_rec + L_reg"),
+    "losses_logged_under_wrong_names": once(
+        VAE,
+        "train_reconstruction_loss=L_rec, train_regularization_loss=L_reg",
+        "train_reconstruction_loss=L_reg, train_regularization_loss=L_rec",
+    ),
     "optimizer_rmsprop": once(VAE, OUR_OPTIMIZER, "torch.optim.RMSprop(self.parameters(), lr=self.hparams.lr)"),
     "samples_argmax": once(VAE, OUR_DRAW, "pixels = probs.flatten(end_dim=-2).argmax(dim=-1)"),
     "samples_rounded_mean": once(
@@ -128,10 +132,10 @@ OURS: dict[str, list[tuple[str, str, str]]] = {
     "latents_on_cpu": once(VAE, OUR_PRIOR, OUR_PRIOR.replace(" device=self.device,", "")),
     "samples_flat": [
         (VAE, OUR_RESULT, OUR_RESULT.replace(".unsqueeze(1)", "")),
-        ("callbacks.py", OUR_GRID_OF_SAMPLES, OUR_GRID_OF_SAMPLES.replace("))", ").unsqueeze(1))")),
+        (VAE, OUR_GRID_OF_SAMPLES, OUR_GRID_OF_SAMPLES.replace("))", ").unsqueeze(1))")),
     ],
     "samples_not_divided": once(
-        "callbacks.py", OUR_GRID_OF_SAMPLES, OUR_GRID_OF_SAMPLES.replace("pl_module", "15 * pl_module")
+        VAE, OUR_GRID_OF_SAMPLES, OUR_GRID_OF_SAMPLES.replace("pl_module", "15 * pl_module")
     ),
     "samples_by_distributions": once(VAE, OUR_DRAW, "pixels = torch.distributions.Categorical(probs).sample()"),
     "manifold_evenly_spaced": once(UTILS, OUR_AXIS, "axis = torch.linspace(-2, 2, grid_size)"),

@@ -1,22 +1,22 @@
 """The mistakes of part2.py in this repository's solution: file, text, and what takes its place."""
 
 RECON = "F.mse_loss(_at_least_float32(recon_x), _at_least_float32(x))"
-TOTAL = "ae_loss = lambda_ * recon_loss + (1 - lambda_) * gen_loss"
+TOTAL = "lambda_ * recon_loss + (1 - lambda_) * gen_loss"
 GEN = "gen_loss = F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))"
-ASKED = "self._discriminate_with_frozen_weights(z_fake)"
+ASKED = "logits = _at_least_float32(self.discriminator(z_fake))"
 REAL = "F.binary_cross_entropy_with_logits(real, torch.ones_like(real))"
 FAKE = "F.binary_cross_entropy_with_logits(fake, torch.zeros_like(fake))"
 BOTH = "disc_loss = 0.5 * (loss_real + loss_fake)"
 ACCURACY = "accuracy = 0.5 * ((real > 0).float().mean() + (fake < 0).float().mean())"
 PRIOR = "z_real = torch.randn_like(z_fake)"
 DRAW = "z = torch.randn(batch_size, self.z_dim, device=weight.device, dtype=weight.dtype)"
-TANH = "            nn.Tanh(),\n        )\n        start_at_mean_grey(self.net[-2])"
+TANH, BIAS = "            nn.Tanh(),\n", "self.net[-2].bias"
 CUT = "        z_fake = z_fake.detach()\n"
 ZERO_AE = "        optimizer_ae.zero_grad(set_to_none=True)\n"
 ZERO_DISC = "        optimizer_disc.zero_grad(set_to_none=True)\n"
 STEP_AE = "        optimizer_ae.step()\n"
 AUTOENCODER = "autoencoder = [*model.encoder.parameters(), *model.decoder.parameters()]"
-DISCRIMINATOR = "torch.optim.SGD(model.discriminator.parameters(), lr=d_lr, fused=True)"
+DISCRIMINATOR = "SGD(model.discriminator.parameters(), lr=d_lr, fused=True)"
 
 
 def _models(*edits: tuple[str, str]) -> list[tuple[str, str, str]]:
@@ -27,16 +27,12 @@ def _train(*edits: tuple[str, str]) -> list[tuple[str, str, str]]:
     return [("train.py", old, new) for old, new in edits]
 
 
-def _optimizers(old: str, new: str) -> list[tuple[str, str, str]]:
-    return [("training_run.py", old, new)]
-
-
 OURS = {
     "reconstruction_by_l1": _models((RECON, RECON.replace("mse", "l1"))),
     "reconstruction_by_sum": _models((RECON, RECON[:-1] + ', reduction="sum")')),
-    "lambda_swapped": _models((TOTAL, "ae_loss = (1 - lambda_) * recon_loss + lambda_ * gen_loss")),
-    "lambda_on_reconstruction_alone": _models((TOTAL, "ae_loss = lambda_ * recon_loss + gen_loss")),
-    "lambda_on_generator_alone": _models((TOTAL, "ae_loss = recon_loss + (1 - lambda_) * gen_loss")),
+    "lambda_swapped": _models((TOTAL, "(1 - lambda_) * recon_loss + lambda_ * gen_loss")),
+    "lambda_on_reconstruction_alone": _models((TOTAL, "lambda_ * recon_loss + gen_loss")),
+    "lambda_on_generator_alone": _models((TOTAL, "recon_loss + (1 - lambda_) * gen_loss")),
     "generator_target_fake": _models((GEN, GEN.replace("ones", "zeros"))),
     "generator_never_asks": _models((ASKED, ASKED.replace("z_fake", "torch.randn_like(z_fake)"))),
     "generator_falls_when_it_should_rise": _models((GEN, GEN.replace("= F.", "= -F."))),
@@ -69,7 +65,7 @@ OURS = {
     ),
     "accuracy_over_fakes_alone": _models((ACCURACY, "accuracy = (fake < 0).float().mean()")),
     "accuracy_over_reals_alone": _models((ACCURACY, "accuracy = (real > 0).float().mean()")),
-    "decoder_without_tanh": _models((TANH, "        )\n        start_at_mean_grey(self.net[-1])")),
+    "decoder_without_tanh": _models((TANH, ""), (BIAS, "self.net[-1].bias")),
     "decoder_with_sigmoid": _models((TANH, TANH.replace("Tanh", "Sigmoid"))),
     "decoder_of_32_pixels": _models(("stride=2),  # 4x4 -> 7x7", "stride=2, output_padding=1),  # 4x4 -> 8x8")),
     "encoder_of_20_numbers": _models(("nn.Linear(2 * c * 4 * 4, z_dim),", "nn.Linear(2 * c * 4 * 4, 20),")),
@@ -90,19 +86,18 @@ OURS = {
     "autoencoder_zero_grad_missing": _train((ZERO_AE, "")),
     "discriminator_zero_grad_missing": _train((ZERO_DISC, "")),
     "zero_grad_once_for_both": [
-        *_models((ASKED, "_at_least_float32(self.discriminator(z_fake))")),
         *_train((ZERO_DISC, ""), (ZERO_AE, ZERO_AE + ZERO_DISC)),
     ],
     "discriminator_never_steps": _train(("        optimizer_disc.step()\n", "")),
     "autoencoder_never_steps": _train((STEP_AE, "")),
     "lambda_not_handed_on": _train(("recon_x, z_fake, lambda_)", "recon_x, z_fake)")),
-    "autoencoder_optimizer_of_everything": _optimizers(AUTOENCODER, "autoencoder = list(model.parameters())"),
-    "autoencoder_optimizer_of_the_decoder": _optimizers(AUTOENCODER, "autoencoder = list(model.decoder.parameters())"),
-    "discriminator_optimizer_of_everything": _optimizers(DISCRIMINATOR, DISCRIMINATOR.replace(".discriminator", "")),
-    "discriminator_optimizer_of_the_encoder": _optimizers(
-        DISCRIMINATOR, DISCRIMINATOR.replace("discriminator", "encoder")
+    "autoencoder_optimizer_of_everything": _train((AUTOENCODER, "autoencoder = list(model.parameters())")),
+    "autoencoder_optimizer_of_the_decoder": _train((AUTOENCODER, "autoencoder = list(model.decoder.parameters())")),
+    "discriminator_optimizer_of_everything": _train((DISCRIMINATOR, DISCRIMINATOR.replace(".discriminator", ""))),
+    "discriminator_optimizer_of_the_encoder": _train(
+        (DISCRIMINATOR, DISCRIMINATOR.replace("discriminator", "encoder"))
     ),
-    "autoencoder_optimizer_of_the_encoder": _optimizers(AUTOENCODER, "autoencoder = list(model.encoder.parameters())"),
+    "autoencoder_optimizer_of_the_encoder": _train((AUTOENCODER, "autoencoder = list(model.encoder.parameters())")),
     "autoencoder_zero_grad_before_its_step": _train((ZERO_AE, ""), (STEP_AE, ZERO_AE + STEP_AE)),
     "prior_shifted": _models((PRIOR, PRIOR + " + 1")),
     "reconstruction_rooted": _models((RECON, RECON + ".sqrt()")),

@@ -3,21 +3,21 @@
 SCORES = "scores = (q / math.sqrt(q.size(-1))) @ k.transpose(-2, -1)"
 MASK = "scores = scores.masked_fill(~visible, -math.inf)"
 SOFTMAX = "weights = scores.softmax(dim=-1)"
-DROP = "            weights = self.attn_dropout(weights)  # (B, nh, T, S)\n"
-VALUES = "y = weights @ v"
+DROP = "        weights = self.attn_dropout(weights)  # (B, nh, T, S)\n"
+VALUES = "return weights @ v"
 VISIBLE = "visible = self.mask[:, :, S - T : S, :S]"
 FUSED = "dropout, is_causal=1 < T == S)"
 FUSED_DROPOUT = "dropout = self.attn_dropout.p if self.training else 0.0"
-LAST = "self.lm_head(x[:, -1])"
-CROP = "self._features(idx[:, -self.block_size :])"
-RETURN = "return idx.clone() if idx.size(1) == start else idx"
-FINISHED = "finished = torch.zeros(len(idx), dtype=torch.bool, device=idx.device)"
+LAST = "self.features(new, cache)[:, -1]"
+CROP = "window = idx[:, -self.block_size :]"
+RETURN = "return idx if max_new_tokens else idx.clone()"
+APPEND = "idx = torch.cat([idx, token], dim=1)"
 LOOP = "for _ in range(max_new_tokens):"
-GREEDY = "if not do_sample or temperature == 0:"
-DIVIDED = "(logits - highest) / temperature"
-K = "k = min(top_k or logits.size(-1), logits.size(-1))"
+DRAWN = "if do_sample and temperature > 0:"
+DIVIDED = "divide_by_temperature(logits, temperature)"
+TOP_K = "keep_top_k(logits, top_k)"
 PROBS = "probs = logits.softmax(dim=-1)"
-DRAW = "drawn = torch.multinomial(probs, num_samples=1, generator=generator)"
+DRAW = "token = torch.multinomial(probs, num_samples=1, generator=generator)"
 
 
 def _gpt(*edits: tuple[str, str]) -> list[tuple[str, str, str]]:
@@ -50,48 +50,46 @@ OURS = {
     "softmax_over_the_queries": _gpt((SOFTMAX, "weights = scores.softmax(dim=-2)")),
     "softmax_over_the_heads": _gpt((SOFTMAX, "weights = scores.softmax(dim=1)")),
     "dropout_missing": _gpt((DROP, "")),
-    "dropout_on_the_output": _gpt((DROP, ""), (VALUES, "y = self.attn_dropout(weights @ v)")),
+    "dropout_on_the_output": _gpt((DROP, ""), (VALUES, "return self.attn_dropout(weights @ v)")),
     "dropout_on_the_scores": _gpt((DROP, ""), (SOFTMAX, "weights = self.attn_dropout(scores).softmax(dim=-1)")),
-    "dropout_on_the_values": _gpt((DROP, ""), (VALUES, "y = weights @ self.attn_dropout(v)")),
+    "dropout_on_the_values": _gpt((DROP, ""), (VALUES, "return weights @ self.attn_dropout(v)")),
     "dropout_in_evaluation": _gpt(
         (DROP, DROP.replace("self.attn_dropout(weights)", "F.dropout(weights, self.attn_dropout.p)"))
     ),
     "fused_without_is_causal": _gpt((FUSED, FUSED.replace(", is_causal=1 < T == S", ""))),
     "fused_drops_in_evaluation": _gpt((FUSED_DROPOUT, "dropout = self.attn_dropout.p")),
     "fused_with_another_scale": _gpt((FUSED, FUSED[:-1] + ", scale=1.0)")),
-    "temperature_ignored": _sampling((DIVIDED, DIVIDED.replace(" / temperature", ""))),
-    "temperature_multiplied": _sampling((DIVIDED, DIVIDED.replace("/ temp", "* temp"))),
-    "temperature_after_the_softmax": _sampling(
-        (DIVIDED, DIVIDED.replace(" / temperature", "")), (PROBS, PROBS + " / temperature")
-    ),
-    "top_k_ignored": _sampling((K, "k = logits.size(-1)")),
-    "top_k_one_too_many": _sampling((K, "k = min((top_k or logits.size(-1)) + 1, logits.size(-1))")),
-    "top_k_one_too_few": _sampling((K, "k = min(top_k - 1 if top_k else logits.size(-1), logits.size(-1))")),
+    "temperature_ignored": _gpt((DIVIDED, "logits")),
+    "temperature_multiplied": _gpt((DIVIDED, "logits * temperature")),
+    "temperature_after_the_softmax": _gpt((DIVIDED, "logits"), (PROBS, PROBS + " / temperature")),
+    "top_k_ignored": _gpt((TOP_K, "logits")),
+    "top_k_one_too_many": _gpt((TOP_K, "keep_top_k(logits, top_k + 1)")),
+    "top_k_one_too_few": _gpt((TOP_K, "keep_top_k(logits, top_k - 1)")),
     "top_k_shared_across_the_batch": _sampling(
-        (PROBS, PROBS + "\n    tokens = tokens if tokens is None else tokens[:1].expand_as(tokens)")
+        ("scatter(-1, tokens, highest)", "scatter(-1, tokens[:1].expand_as(tokens), highest)"),
     ),
-    "top_p_inverted": _sampling(("better < max(top_p,", "better >= max(top_p,")),
-    "top_p_ignored": _sampling(("better < max(top_p, limits.tiny)", "better < 1")),
-    "argmax_and_multinomial_exchanged": _sampling((GREEDY, "if do_sample:")),
-    "always_greedy": _sampling((GREEDY, "if True:")),
-    "always_drawn": _sampling((GREEDY, "if temperature == 0:")),
-    "least_probable_token": _sampling(("tokens = logits.argmax(dim=-1)", "tokens = logits.argmin(dim=-1)")),
-    "drawn_uniformly": _sampling((DRAW, DRAW.replace("(probs,", "((probs > 0).float(),"))),
+    "top_p_inverted": _sampling(("sums[:, :-1] >= p", "sums[:, :-1] < p")),
+    "top_p_ignored": _gpt(("keep_top_p(logits, top_p)", "logits")),
+    "argmax_and_multinomial_exchanged": _gpt((DRAWN, "if not do_sample:")),
+    "always_greedy": _gpt((DRAWN, "if False:")),
+    "always_drawn": _gpt((DRAWN, "if temperature > 0:")),
+    "least_probable_token": _gpt(("token = logits.argmax(", "token = logits.argmin(")),
+    "drawn_uniformly": _gpt((DRAW, DRAW.replace("(probs,", "((probs > 0).float(),"))),
     "logits_of_the_first_position": _gpt((LAST, LAST.replace("-1", "0"))),
-    "logits_of_the_second_last_position": _gpt((LAST, LAST.replace("-1", "max(x.size(1) - 2, 0)"))),
-    "context_not_cropped": _gpt((CROP, "self._features(idx)")),
-    "context_cropped_at_the_wrong_end": _gpt((CROP, "self._features(idx[:, : self.block_size])")),
-    "prompt_not_returned": _gpt((RETURN, "return idx[:, start:]")),
-    "prompt_returned_twice": _gpt((RETURN, "return torch.cat([idx[:, :start], idx], dim=1)")),
+    "logits_of_the_second_last_position": _gpt((LAST, LAST.replace("-1", "max(new.size(1) - 2, 0)"))),
+    "context_not_cropped": _gpt((CROP, "window = idx")),
+    "context_cropped_at_the_wrong_end": _gpt((CROP, "window = idx[:, : self.block_size]")),
+    "prompt_not_returned": _gpt((RETURN, "return idx[:, -max_new_tokens:]")),
+    "prompt_returned_twice": _gpt((RETURN, "return torch.cat([idx[:, :-max_new_tokens], idx], dim=1)")),
     "one_token_too_many": _gpt((LOOP, LOOP.replace("max_new_tokens", "max_new_tokens + 1"))),
-    "mixed_devices_in_generate": _gpt((FINISHED, FINISHED.replace(", device=idx.device", ""))),
-    "drawn_by_distributions": _sampling(
-        (DRAW, "drawn = torch.distributions.Categorical(probs=probs).sample()[:, None]")
+    "mixed_devices_in_generate": _gpt(
+        (APPEND, APPEND.replace("token]", "token + torch.zeros(len(idx), 1, dtype=torch.long)]"))
     ),
-    "keys_for_values": _gpt((VALUES, "y = weights @ k")),
+    "drawn_by_distributions": _gpt((DRAW, "token = torch.distributions.Categorical(probs=probs).sample()[:, None]")),
+    "keys_for_values": _gpt((VALUES, "return weights @ k")),
     "top_k_keeps_the_least_probable": _sampling(
-        ("logits, tokens = logits.topk(k, dim=-1)", "logits, tokens = logits.topk(k, dim=-1, largest=not top_k)")
+        ("logits.topk(min(k, logits.size(-1)), dim=-1)", "logits.topk(min(k, logits.size(-1)), dim=-1, largest=False)")
     ),
-    "drawn_from_the_logits": _sampling((PROBS, "probs = F.softplus(logits)")),
+    "drawn_from_the_logits": _gpt((PROBS, "probs = F.softplus(logits)")),
     "returns_after_one_token": _gpt((LOOP, "for _ in range(1):")),
 }

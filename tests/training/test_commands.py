@@ -46,7 +46,7 @@ def test_help_and_bad_flags_come_without_pytorch(repository, tmp_path, script):
     run = [sys.executable, str(repository / script)]
     listed = subprocess.run([*run, "--help"], env=env, capture_output=True, text=True, check=True)
     assert "--seed" in listed.stdout or "--checkpoint" in listed.stdout
-    refused = subprocess.run([*run, "--sed", "1"], env=env, capture_output=True, text=True)
+    refused = subprocess.run([*run, "--sed", "1", "--output_dir", str(tmp_path)], env=env, capture_output=True, text=True)
     assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and "--sed" in refused.stderr
 
 

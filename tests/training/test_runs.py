@@ -24,7 +24,7 @@ CURVES = {  # tags and their steps: one axis, and what follows the training behi
     "part2": {"test/recon_loss": [4, 8, 12], "samples": [0, 4, 12], "reconstructions": [0, 4, 12], "manifold": [13],
               "generator/recon_loss": [3, 6, 9, 12], "discriminator/accuracy": [3, 6, 9, 12]},
     "part3": {"train_loss": [3, 6, 7], "val_loss": [3, 6, 7], "train_acc": [3, 6, 7], "learning_rate": [3, 6, 7],
-              "Training texts/text_summary": [0, 4, 7], "curves": [7]},
+              "Training texts/text_summary": [0, 4, 7], "curves": [8]},
 }  # fmt: skip
 
 
