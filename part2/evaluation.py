@@ -1,25 +1,31 @@
-"""Scores of a model on test images: reconstruction error, and distance of the codes from the prior N(0, I)."""
+"""Evaluation of a model on test images: reconstruction error, distance of the codes from the prior N(0, I), and what a
+training writes at its end."""
 
+import argparse
 import contextlib
+import shutil
+import statistics
+from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from scipy.stats import kstest
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torch.utils.tensorboard import SummaryWriter
 
+from pictures import manifold_grid, plot_codes, plot_curves, write_picture
+from run import device_name, write_summary
+
+PROJECTED = 1000  # test images in TensorBoard's projector; all 10,000 would take 0.7 GB and load slowly
+RECONSTRUCTION_GOAL = 0.05  # question 2.5: the reconstruction loss should fall below this
 NOISE_SEED = 2015  # other numbers than the seeds 0 and 42 of samples, which would repeat in the encoder's noise
 
 
 @contextlib.contextmanager
 def evaluating(model, seed: int = NOISE_SEED):
-    """Context in which a model is in evaluation mode, without gradients, and draws the same random numbers each time.
-
-    At the end the model's mode and the random state are those of before, so that a training is not disturbed.
-
-    Args:
-        model: a module that has `decoder.device`.
-        seed: of the random numbers.
-    """
+    """Context in which a model, with `decoder.device`, is in evaluation mode, without gradients, and draws the random
+    numbers of `seed`. At the end its mode and the random state are those of before: a training is not disturbed."""
     device, was_training = model.decoder.device, model.training
     model.eval()
     try:
@@ -35,8 +41,7 @@ def encode(model, loader: DataLoader) -> tuple[Tensor, Tensor, float]:
     """Codes and reconstruction error of all images of a loader.
 
     An encoder that is not deterministic gives one draw from q(z|x) for each image. All codes together are then draws
-    from the aggregated posterior q(z), which training matches to the prior. Call this within `evaluating` to have the
-    same draws each time.
+    from the aggregated posterior q(z), which training matches to the prior.
 
     Args:
         model: has `encoder` and `decoder`.
@@ -58,24 +63,14 @@ def encode(model, loader: DataLoader) -> tuple[Tensor, Tensor, float]:
 
 
 def kolmogorov_smirnov(values: Tensor) -> Tensor:
-    """Kolmogorov-Smirnov distance sup_v |F_N(v) - Φ(v)| of each column's distribution from N(0, 1).
-
-    Args:
-        values: [N, D].
-
-    Returns:
-        float64 [D] in [0, 1]: 0 for equal distributions; NaN for a column with a NaN.
-    """
+    """Kolmogorov-Smirnov distance sup_v |F_N(v) - Φ(v)| of each column of values [N, D] from N(0, 1): float64 [D] in
+    [0, 1], 0 for equal distributions, NaN for a column with a NaN."""
     # "asymp" is the fastest way to the p-value, which is not used.
-    test = kstest(values.double().cpu().numpy(), "norm", axis=0, method="asymp")
-    return torch.as_tensor(test.statistic)
+    return torch.as_tensor(kstest(values.double().numpy(), "norm", axis=0, method="asymp").statistic)
 
 
 def distances_to_prior(codes: Tensor) -> dict[str, float]:
-    """Distances of the codes' distribution from N(0, I); 0 for equal distributions.
-
-    Args:
-        codes: [N, D].
+    """Distances of the distribution of codes [N, D] from N(0, I); 0 for equal distributions.
 
     Returns:
         `mean_error`: ||mean(z)||; `covariance_error`: Frobenius norm ||cov(z) - I||; `ks_mean`, `ks_max`: mean and
@@ -83,13 +78,72 @@ def distances_to_prior(codes: Tensor) -> dict[str, float]:
         moments and the marginal distributions agree.
     """
     codes = codes.double()
-    centred = codes - codes.mean(dim=0)
-    covariance = centred.T @ centred / max(len(codes) - 1, 1)  # (D, D)
-    ks = kolmogorov_smirnov(codes)
-    identity = torch.eye(codes.shape[1], dtype=codes.dtype, device=codes.device)
+    ks, covariance = kolmogorov_smirnov(codes), torch.cov(codes.T)  # (D), (D, D)
     return {
         "mean_error": codes.mean(dim=0).norm().item(),
-        "covariance_error": (covariance - identity).norm().item(),
+        "covariance_error": (covariance - torch.eye(codes.shape[1])).norm().item(),
         "ks_mean": ks.mean().item(),
         "ks_max": ks.max().item(),
     }
+
+
+def score_test_images(model, loader: DataLoader) -> dict[str, float]:
+    """`recon_loss` of the test images, and the distances of their codes from the prior."""
+    with evaluating(model):
+        codes, _, recon_loss = encode(model, loader)
+    return {"recon_loss": recon_loss, **distances_to_prior(codes)}
+
+
+def write_results(
+    args: argparse.Namespace,
+    run_dir: Path,
+    board: SummaryWriter,
+    rows: list[dict],
+    seconds: list[float],
+    model,
+    loader: DataLoader,
+    num_devices: int,
+) -> dict:
+    """Write curves, codes and the latent plane into the run directory, and `summary.json` last. In TensorBoard, they
+    stand after the last step.
+
+    Args:
+        args, run_dir, board, rows, seconds: as of `utils.record_epoch`.
+        model, loader: the trained model and the test images.
+        num_devices: on which the model was trained.
+
+    Returns:
+        The last epoch's training losses and test scores, and the Kolmogorov-Smirnov distance of each dimension.
+    """
+    place = rows[-1]["step"] + 1
+    with evaluating(model):
+        codes, labels, _ = encode(model, loader)
+    images = loader.dataset[:PROJECTED][0].cpu() / 2 + 0.5
+    points = F.pad(codes[:PROJECTED], (0, max(0, 3 - args.z_dim)))  # the projector draws nothing in fewer than 3
+    shutil.rmtree(run_dir / f"{place:05}", ignore_errors=True)  # the projector's files of an earlier end of this run
+    board.add_embedding(points, labels[:PROJECTED].tolist(), images, global_step=place, tag="codes")
+    figures = {"curves": plot_curves(rows)}
+    if args.z_dim == 2:
+        figures["codes"] = plot_codes(codes, labels)
+        manifold = manifold_grid(model.decoder)
+        write_picture(run_dir / "manifold.png", manifold)
+        board.add_image("manifold", manifold, global_step=place)
+    for name, figure in figures.items():
+        write_picture(run_dir / f"{name}.png", figure)
+        board.add_figure(name, figure, global_step=place)
+    board.flush()
+    results = {name: value for name, value in rows[-1].items() if name not in ("epoch", "step")}
+    results["test_ks"] = kolmogorov_smirnov(codes).tolist()
+    below = [row["epoch"] for row in rows if row["train_recon_loss"] < RECONSTRUCTION_GOAL]
+    write_summary(run_dir, args, {
+        **results,
+        "first_epoch_below_0_05": below[0] if below else None,
+        "epochs": len(rows),
+        "train_seconds": round(sum(seconds), 1),
+        "median_epoch_seconds": round(statistics.median(seconds), 2),
+        "device": device_name(model.decoder.device),
+        "num_devices": num_devices,
+    })  # fmt: skip
+    print(f"test: reconstruction {results['test_recon_loss']:.4f}, Kolmogorov-Smirnov distance to the prior "
+          f"{results['test_ks_mean']:.3f}; pictures and numbers are in {run_dir}", flush=True)  # fmt: skip
+    return results

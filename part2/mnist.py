@@ -1,46 +1,32 @@
-"""MNIST with grey values in [-1, 1], and the small digits inside scikit-learn, which need no network.
+"""MNIST with grey values in [-1, 1], and the small digits inside scikit-learn, which need no download.
 
 The images stay in memory as bytes. A batch is one index operation, followed by the scaling of its grey values.
 """
 
 import argparse
-import logging
+import socket
 from pathlib import Path
 
 import torch
-from sklearn.datasets import load_digits
+from filelock import FileLock
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler
+from torchvision.datasets import MNIST
 
-from gpu import on_device
-from inputs import DATA_DIR, resolve_path
-from mnist_files import read_mnist
+from run import HERE, InputError
 
-log = logging.getLogger("part2")
-
+DATA_DIR = "../data/"  # the course's default: beside the parts' directories, wherever a script is started
 
 class ImageDataset(Dataset):
-    """Images and labels held in memory.
+    """Images and labels held in memory. Items are images, float32 [1, H, W] with values in [-1, 1], and their labels.
 
     Args:
         images: uint8 [N, 1, H, W] with values 0 .. 255, or float32 with values in [-1, 1].
         labels: long [N].
-
-    Items are images, float32 [1, H, W] with values in [-1, 1], and labels.
     """
 
     def __init__(self, images: Tensor, labels: Tensor):
         self.images, self.labels = images, labels
-
-    @property
-    def nbytes(self) -> int:
-        """Memory that the images and labels take, in bytes."""
-        return self.images.nbytes + self.labels.nbytes
-
-    @property
-    def device(self) -> torch.device:
-        """Where the images and labels are."""
-        return self.images.device
 
     def to(self, device: torch.device) -> None:
         """Move images and labels to a device; batches are there, too, then."""
@@ -50,39 +36,37 @@ class ImageDataset(Dataset):
         return len(self.images)
 
     def __getitem__(self, index: int | Tensor) -> tuple[Tensor, Tensor]:
-        return scaled(self.images[index]), self.labels[index]
+        images = self.images[index]
+        if not images.is_floating_point():  # the arithmetic of torchvision's ToTensor and Normalize(0.5, 0.5)
+            images = images.float().div_(255).sub_(0.5).div_(0.5)
+        return images, self.labels[index]
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        """A whole batch; if a dataset has this method, DataLoader calls it."""
-        return self[on_device(torch.as_tensor(indices), self.device)]
-
-
-def scaled(images: Tensor) -> Tensor:
-    """Grey values as float32 in [-1, 1]: uint8 is scaled as by torchvision's ToTensor and Normalize(0.5, 0.5), floats
-    are returned unchanged."""
-    return images if images.is_floating_point() else images.float().div_(255).sub_(0.5).div_(0.5)
+        """A whole batch. DataLoader calls this method if a data set has it."""
+        index = torch.as_tensor(indices)
+        if self.images.is_cuda:  # from page-locked memory, so that nobody waits for the copy
+            index = index.pin_memory().to(self.images.device, non_blocking=True)
+        return self[index]
 
 
 class EpochSampler(Sampler):
-    """Random order that depends only on the seed and the epoch, so that a resumed run sees the same batches. Call
-    `set_epoch` before each epoch.
+    """Random order that depends on the seed and the epoch alone, so that a resumed run has the same batches.
+
+    Of several processes, each has every `num_ranks`-th image, from the `rank`-th on, so that a step of all together has
+    the images of one process with the whole batch. They have equally many: the first images may occur twice.
 
     Args:
         num_images: size of the data set.
         seed: seed of the order.
+        rank, num_ranks: number of this process, and of all.
     """
 
-    def __init__(self, num_images: int, seed: int):
+    def __init__(self, num_images: int, seed: int, rank: int = 0, num_ranks: int = 1):
         self.num_images, self.seed, self.epoch = num_images, seed, 0
-        self.rank, self.num_ranks = 0, 1
+        self.rank, self.num_ranks = rank, num_ranks
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
-
-    def share(self, rank: int, num_ranks: int) -> None:
-        """Restrict the sampler to one process's share of an epoch: every `num_ranks`-th image, from the `rank`-th on.
-        The first images are repeated at the end if that is needed to give all processes the same number of steps."""
-        self.rank, self.num_ranks = rank, num_ranks
 
     def __len__(self) -> int:
         return -(-self.num_images // self.num_ranks)
@@ -105,88 +89,97 @@ def mnist(
     num_workers: int = 4,
     download: bool = True,
     seed: int | None = None,
-    pin_memory: bool = False,
 ) -> DataLoader:
     """Loader of MNIST's 60,000 training images in random order. The last batch of an epoch may be smaller.
 
     Args:
-        root: directory that holds `MNIST/raw`; the default is `data` beside the part directories.
+        root: directory that holds (or will hold) `MNIST/raw`; the default is next to the parts' directories.
         batch_size: images in a batch.
         num_workers: loader processes; 0 is fastest here.
-        download: download the files if they are missing.
-        seed: fixes the order of each epoch; with None, torch's global generator decides.
-        pin_memory: put batches into pinned memory, from which copies to a CUDA device run in the background.
+        download: download missing files.
+        seed: fixes the order of the images in each epoch; None: PyTorch's global generator draws it.
 
     Returns:
         Loader of images, float32 [B, 1, 28, 28] with values in [-1, 1], and labels, long [B] with values 0 .. 9.
 
     Raises:
-        NoDataError: the files are missing and cannot be downloaded.
-        InputError: the files are not MNIST's.
+        InputError: the files are missing and cannot be downloaded, or are damaged.
     """
-    dataset = _read_set(resolve_path(root, default=DATA_DIR), train=True, download=download)
-    return _shuffled(dataset, batch_size, num_workers, seed, pin_memory)
+    return _shuffled(_read_mnist(root, train=True, download=download), batch_size, num_workers, seed)
 
 
 def mnist_test(root: str | Path = "../data", batch_size: int = 1000, download: bool = True) -> DataLoader:
     """Loader of the 10,000 test images in their own order; batches as those of `mnist`."""
-    dataset = _read_set(resolve_path(root, default=DATA_DIR), train=False, download=download)
-    return DataLoader(dataset, batch_size=batch_size, collate_fn=identity_collate)
+    return DataLoader(_read_mnist(root, train=False, download=download), batch_size, collate_fn=identity_collate)
 
 
 def digits(
-    batch_size: int = 64,
-    num_workers: int = 0,
-    seed: int | None = None,
-    test_batch_size: int = 1000,
-    pin_memory: bool = False,
+    batch_size: int = 64, num_workers: int = 0, seed: int | None = None, limit: int = 1797
 ) -> tuple[DataLoader, DataLoader]:
-    """Training and test loader, as those of `mnist` and `mnist_test`, of scikit-learn's 1,797 digits, enlarged from 8x8
-    to 28x28 pixels: 1,500 images for training, the last 297 for the test."""
+    """Training and test loader, as those of `mnist` and `mnist_test`, of scikit-learn's 1,797 digits, scaled from 8x8
+    to 28x28 pixels. Of the first `limit` digits, the last sixth is for the test."""
+    from sklearn.datasets import load_digits
+
     source = load_digits()
-    small = torch.as_tensor(source.images, dtype=torch.float32).unsqueeze(1) / 16  # (N, 1, 8, 8) in [0, 1]
+    small = torch.as_tensor(source.images[:limit], dtype=torch.float32).unsqueeze(1) / 16  # (N, 1, 8, 8) in [0, 1]
     images = torch.nn.functional.interpolate(small, size=(28, 28), mode="bilinear").sub_(0.5).div_(0.5)
-    labels = torch.as_tensor(source.target).long()
-    train, test = ImageDataset(images[:1500], labels[:1500]), ImageDataset(images[1500:], labels[1500:])
-    return (
-        _shuffled(train, batch_size, num_workers, seed, pin_memory),
-        DataLoader(test, batch_size=test_batch_size, collate_fn=identity_collate),
-    )
+    labels = torch.as_tensor(source.target[:limit]).long()
+    size = len(images) * 1500 // 1797
+    train, test = ImageDataset(images[:size], labels[:size]), ImageDataset(images[size:], labels[size:])
+    return _shuffled(train, batch_size, num_workers, seed), DataLoader(test, 1000, collate_fn=identity_collate)
 
 
-def load_data(args: argparse.Namespace, pin_memory: bool = False) -> tuple[DataLoader, DataLoader]:
-    """Training and test loader of the data set that the flags name."""
+def load_data(
+    args: argparse.Namespace, device: torch.device, rank: int = 0, num_ranks: int = 1
+) -> tuple[DataLoader, DataLoader]:
+    """Training and test loader for the flags `dataset data_dir batch_size num_workers seed`.
+
+    Args:
+        args: the flags.
+        device: of the training. A GPU holds all images itself, unless worker processes load them.
+        rank, num_ranks: number of this process, and of all; the training loader has this one's share of each epoch.
+    """
     if args.dataset == "digits":
-        return digits(args.batch_size, args.num_workers, seed=args.seed, pin_memory=pin_memory)
-    train = mnist(args.data_dir, args.batch_size, args.num_workers, seed=args.seed, pin_memory=pin_memory)
-    return train, mnist_test(args.data_dir)
+        loaders = digits(args.batch_size, args.num_workers, args.seed)
+    else:
+        loaders = mnist(args.data_dir, args.batch_size, args.num_workers, seed=args.seed), mnist_test(args.data_dir)
+    if device.type == "cuda" and not args.num_workers:
+        for loader in loaders:
+            loader.dataset.to(device)
+    loaders[0].sampler.rank, loaders[0].sampler.num_ranks = rank, num_ranks
+    return loaders
 
 
-def load_test_images(args: argparse.Namespace) -> tuple[Tensor, Tensor]:
-    """All images and labels of the test set that the flags name."""
-    loader = digits()[1] if args.dataset == "digits" else mnist_test(args.data_dir)
-    return loader.dataset[:]
-
-
-def _shuffled(
-    dataset: ImageDataset, batch_size: int, num_workers: int, seed: int | None, pin_memory: bool
-) -> DataLoader:
+def _shuffled(dataset: ImageDataset, batch_size: int, num_workers: int, seed: int | None) -> DataLoader:
     return DataLoader(
         dataset,
         batch_size=batch_size,
         sampler=RandomSampler(dataset) if seed is None else EpochSampler(len(dataset), seed),
         num_workers=num_workers,
         collate_fn=identity_collate,
-        pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
-        # A loader draws its workers' seed when it starts them. With its own generator, it leaves the random state of
-        # the training alone.
-        generator=torch.Generator(),
+        generator=torch.Generator(),  # of the workers' seeds, which would else change the noise of the training
     )
 
 
-def _read_set(root: Path, train: bool, download: bool) -> ImageDataset:
-    files = read_mnist(root, download, log.info)
-    kind = "train" if train else "t10k"
-    images = torch.from_numpy(files[f"{kind}-images-idx3-ubyte"]).unsqueeze(1)  # (N, 1, 28, 28)
-    return ImageDataset(images, torch.from_numpy(files[f"{kind}-labels-idx1-ubyte"]).long())
+def _read_mnist(root: str | Path, train: bool, download: bool) -> ImageDataset:
+    """The training or the test set of the files in `root/MNIST/raw`."""
+    root = HERE / root if Path(root) == Path(DATA_DIR) else Path(root)
+    raw, timeout = root / "MNIST" / "raw", socket.getdefaulttimeout()
+    try:
+        if download and not all((raw / Path(name).stem).exists() for name, _ in MNIST.resources):
+            raw.mkdir(parents=True, exist_ok=True)
+            socket.setdefaulttimeout(10)  # seconds
+            with FileLock(raw / ".lock"):  # other trainings may need the files, too
+                MNIST(root, download=True)
+        source, size = MNIST(root, train=train), 60_000 if train else 10_000
+        if (*source.data.shape, len(source.targets)) != (size, 28, 28, size):
+            raise ValueError("the files hold other data than MNIST's")
+        return ImageDataset(source.data.unsqueeze(1), source.targets)  # (N, 1, 28, 28)
+    except Exception as error:  # damage shows in many ways
+        reason = str(error) or "they are damaged"
+        raise InputError(f"MNIST cannot be read from {raw} ({reason}): put its four files there, delete damaged ones, "
+                         "name the directory that holds MNIST/raw with --data_dir, or train on the built-in digits "
+                         "with --dataset digits") from error  # fmt: skip
+    finally:
+        socket.setdefaulttimeout(timeout)

@@ -1,7 +1,4 @@
-"""The networks of the adversarial autoencoder (Makhzani et al., 2015) and the losses of its two players.
-
-`ConvEncoder` is the assignment's. The paper's other two posteriors q(z|x) are `GaussianEncoder` and `UniversalEncoder`.
-"""
+"""The networks of the adversarial autoencoder (Makhzani et al., 2015) and the losses of its two players."""
 
 import math
 
@@ -13,7 +10,15 @@ NUM_FILTERS = 32  # channels c of the layers next to the image; the deeper ones 
 MEAN_PIXEL = 2 * 0.1307 - 1  # of MNIST, in [-1, 1]
 
 
-class ConvEncoder(nn.Module):
+class Network(nn.Module):
+    """A module that knows the device of its weights."""
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+
+class ConvEncoder(Network):
     """Deterministic encoder: maps an image to its code.
 
     Args:
@@ -40,92 +45,12 @@ class ConvEncoder(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """
-        Args:
-            x: images, float [B, 1, 28, 28] with values in [-1, 1].
-
-        Returns:
-            codes [B, z_dim], any real numbers.
-        """
+        """Codes [B, z_dim] of images, float [B, 1, 28, 28] with values in [-1, 1]."""
         return self.net(x.to(self.net[0].weight.dtype))
 
-    @property
-    def device(self) -> torch.device:
-        """Device of the weights."""
-        return next(self.parameters()).device
 
-
-class GaussianEncoder(ConvEncoder):
-    """Gaussian posterior q(z|x) = N(mean(x), diag(std(x)^2)); every call draws new codes.
-
-    Args:
-        z_dim: dimensions of the latent space.
-    """
-
-    def __init__(self, z_dim: int):
-        super().__init__(2 * z_dim)  # mean and log std of each dimension
-
-    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """
-        Args:
-            x: images, float [B, 1, 28, 28] with values in [-1, 1].
-
-        Returns:
-            mean and log std, each [B, z_dim], any real numbers.
-        """
-        mean, log_std = super().forward(x).chunk(2, dim=1)
-        return mean, log_std
-
-    def forward(self, x: Tensor) -> Tensor:
-        """One draw from the posterior of each image, reparameterised so that gradients reach mean and log std:
-
-            z = mean + std * eps,  eps ~ N(0, I)
-
-        Args:
-            x: images, float [B, 1, 28, 28] with values in [-1, 1].
-
-        Returns:
-            codes [B, z_dim].
-        """
-        mean, log_std = self.posterior(x)
-        return mean + log_std.exp() * torch.randn_like(mean)
-
-
-class UniversalEncoder(ConvEncoder):
-    """Universal approximator of the posterior: the code z = f(x, η) depends on the image and on noise η ~ N(0, I).
-
-    The noise is a second input channel. The network can turn it into any distribution, so that q(z|x) need not be
-    Gaussian; every call draws new codes.
-
-    Args:
-        z_dim: dimensions of the latent space.
-    """
-
-    def __init__(self, z_dim: int):
-        super().__init__(z_dim, num_input_channels=2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """One draw from the posterior of each image.
-
-        Args:
-            x: images, float [B, 1, 28, 28] with values in [-1, 1].
-
-        Returns:
-            codes [B, z_dim], any real numbers.
-        """
-        noise = torch.randn_like(x)
-        return super().forward(torch.cat([x, noise], dim=1))  # (B, 2, 28, 28) -> (B, z_dim)
-
-
-ENCODERS = {"deterministic": ConvEncoder, "gaussian": GaussianEncoder, "universal": UniversalEncoder}
-
-
-class ConvDecoder(nn.Module):
-    """Maps a code to an image; its layers mirror those of the encoder.
-
-    Args:
-        z_dim: dimensions of the latent space.
-    """
+class ConvDecoder(Network):
+    """Maps a code of `z_dim` numbers to an image; its layers mirror those of the encoder."""
 
     def __init__(self, z_dim: int):
         super().__init__()
@@ -143,40 +68,18 @@ class ConvDecoder(nn.Module):
             nn.ConvTranspose2d(c, 1, kernel_size=3, padding=1, stride=2, output_padding=1),  # 14x14 -> 28x28
             nn.Tanh(),
         )
-        start_at_mean_grey(self.net[-2])
+        # Start with MNIST's mean grey value. With PyTorch's own bias, the first steps push all pixels towards black;
+        # with some seeds, they go on until the gradient of the tanh vanishes (`report/initialisation.py` counts them).
+        nn.init.constant_(self.net[-2].bias, math.atanh(MEAN_PIXEL))
 
     def forward(self, z: Tensor) -> Tensor:
-        """
-        Args:
-            z: codes, float [B, z_dim].
-
-        Returns:
-            images [B, 1, 28, 28] with values in [-1, 1].
-        """
+        """Images [B, 1, 28, 28] with values in [-1, 1] of codes, float [B, z_dim]."""
         x = self.linear(z.to(self.linear[0].weight.dtype)).unflatten(1, (-1, 4, 4))  # (B, 2c, 4, 4)
         return self.net(x)
 
-    @property
-    def device(self) -> torch.device:
-        """Device of the weights."""
-        return next(self.parameters()).device
 
-
-def start_at_mean_grey(layer: nn.ConvTranspose2d) -> None:
-    """Set the bias before the final tanh so that a new decoder's images have MNIST's mean grey value.
-
-    With PyTorch's own bias, the first steps push all pixels towards black. With some seeds they go on until nearly all
-    pixels are close to -1, where the gradient of the tanh vanishes (`report/initialisation.py` counts such seeds).
-    """
-    nn.init.constant_(layer.bias, math.atanh(MEAN_PIXEL))
-
-
-class Discriminator(nn.Module):
-    """Tells draws from the prior ("real") from codes of the encoder ("fake").
-
-    Args:
-        z_dim: dimensions of the latent space.
-    """
+class Discriminator(Network):
+    """Tells draws from the prior ("real") from codes of the encoder ("fake"), both of `z_dim` numbers."""
 
     def __init__(self, z_dim: int):
         super().__init__()
@@ -189,51 +92,28 @@ class Discriminator(nn.Module):
         )
 
     def forward(self, z: Tensor) -> Tensor:
-        """
-        Args:
-            z: codes, float [B, z_dim].
-
-        Returns:
-            logits [B, 1] without a sigmoid: above 0 for real, below 0 for fake.
-        """
+        """Logits [B, 1], without a sigmoid, of codes, float [B, z_dim]: above 0 for real, below 0 for fake."""
         return self.net(z.to(self.net[0].weight.dtype))
 
-    @property
-    def device(self) -> torch.device:
-        """Device of the weights."""
-        return next(self.parameters()).device
 
-
-class AdversarialAE(nn.Module):
+class AdversarialAE(Network):
     """Autoencoder whose codes are trained, against a discriminator, to follow the prior N(0, I).
 
     Args:
         z_dim: dimensions of the latent space.
-        encoder: "deterministic", "gaussian" or "universal": the posterior q(z|x).
+        encoder: maps images to codes; by default a new `ConvEncoder`. `encoders.py` has others.
     """
 
-    def __init__(self, z_dim: int = 8, encoder: str = "deterministic"):
+    def __init__(self, z_dim: int = 8, encoder: nn.Module | None = None):
         super().__init__()
-        if encoder not in ENCODERS:
-            raise ValueError(f"encoder must be one of {', '.join(ENCODERS)}, not {encoder}")
         self.z_dim = z_dim
-        self.encoder = ENCODERS[encoder](z_dim)
+        self.encoder = ConvEncoder(z_dim) if encoder is None else encoder
         self.decoder = ConvDecoder(z_dim)
         self.discriminator = Discriminator(z_dim)
 
-    @property
-    def device(self) -> torch.device:
-        """Device of the weights."""
-        return self.encoder.device
-
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """
-        Args:
-            x: images, float [B, 1, 28, 28] with values in [-1, 1].
-
-        Returns:
-            reconstructions of the same shape and range, and the codes [B, z_dim] that they were decoded from.
-        """
+        """Reconstructions of images, float [B, 1, 28, 28] with values in [-1, 1], in the same shape and range, and the
+        codes [B, z_dim] that they were decoded from."""
         z = self.encoder(x)
         return self.decoder(z), z
 
@@ -245,8 +125,8 @@ class AdversarialAE(nn.Module):
 
             λ · MSE(x, R(E(x))) + (1 - λ) · BCE(D(E(x)), real)
 
-        Gradients reach the encoder and the decoder, never the discriminator. A term of weight zero is computed only
-        for the log: it is left out of the sum, since 0 times an infinite gradient would spoil the weights.
+        Gradients reach all three networks; the discriminator's optimizer has to drop them before its own step. With
+        λ = 1 the generator loss is only logged: 0 times an infinite gradient would spoil the weights.
 
         Args:
             x: images, float [B, 1, 28, 28] with values in [-1, 1].
@@ -263,17 +143,10 @@ class AdversarialAE(nn.Module):
         """
         if not 0 <= lambda_ <= 1:
             raise ValueError(f"lambda_ must lie in [0, 1], not {lambda_}")
-        with torch.set_grad_enabled(torch.is_grad_enabled() and lambda_ > 0):
-            recon_loss = F.mse_loss(_at_least_float32(recon_x), _at_least_float32(x))
-        with torch.set_grad_enabled(torch.is_grad_enabled() and lambda_ < 1):
-            logits = self._discriminate_with_frozen_weights(z_fake)  # (B, 1)
-            gen_loss = F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
-        if lambda_ == 1:
-            ae_loss = recon_loss
-        elif lambda_ == 0:
-            ae_loss = gen_loss
-        else:
-            ae_loss = lambda_ * recon_loss + (1 - lambda_) * gen_loss
+        recon_loss = F.mse_loss(_at_least_float32(recon_x), _at_least_float32(x))
+        logits = _at_least_float32(self.discriminator(z_fake))  # (B, 1)
+        gen_loss = F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
+        ae_loss = recon_loss if lambda_ == 1 else lambda_ * recon_loss + (1 - lambda_) * gen_loss
         parts = {"gen_loss": gen_loss, "recon_loss": recon_loss, "ae_loss": ae_loss}
         return ae_loss, {name: value.detach() for name, value in parts.items()}
 
@@ -304,19 +177,10 @@ class AdversarialAE(nn.Module):
 
     @torch.no_grad()
     def sample(self, batch_size: int) -> Tensor:
-        """Decode draws from the prior.
-
-        Returns:
-            images [batch_size, 1, 28, 28] with values in [-1, 1].
-        """
+        """Decoded draws from the prior: images [batch_size, 1, 28, 28] with values in [-1, 1]."""
         weight = self.decoder.linear[0].weight
         z = torch.randn(batch_size, self.z_dim, device=weight.device, dtype=weight.dtype)
         return self.decoder(z)
-
-    def _discriminate_with_frozen_weights(self, z: Tensor) -> Tensor:
-        """Logits [B, 1] whose gradient reaches the codes but not the discriminator's weights."""
-        weights = {name: weight.detach() for name, weight in self.discriminator.named_parameters()}
-        return _at_least_float32(torch.func.functional_call(self.discriminator, weights, (z,)))
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 Images have values in [-1, 1], as in the networks; grids have values in [0, 1], as in image files.
 """
 
+import io
 import math
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from scipy.stats import norm
 from torch import Tensor, nn
 from torchvision.utils import make_grid, save_image
 
-from run_files import atomic_write
+from run import atomic_write
 
 # One colour for each digit, chosen to differ for colour-blind readers, too.
 DIGIT_COLOURS = (
@@ -22,35 +23,20 @@ DIGIT_COLOURS = (
 
 
 def sample_grid(images: Tensor, nrow: int = 8) -> Tensor:
-    """Images in a grid. The grey value is x / 2 + 0.5, so that pictures can be compared.
-
-    Args:
-        images: float [B, 1, H, W] with values in [-1, 1].
-        nrow: images in a row.
-
-    Returns:
-        A picture [3, H', W'] in [0, 1], on the CPU.
-    """
+    """One picture, [3, H', W'] in [0, 1] on the CPU, of images, float [B, 1, H, W] with values in [-1, 1]."""
     return make_grid(images.detach().float().cpu() / 2 + 0.5, nrow=nrow, pad_value=0.5)
 
 
-def one_of_each_digit(images: Tensor, labels: Tensor) -> Tensor:
-    """The first image of each digit 0 .. 9, [10, 1, H, W]."""
-    return torch.stack([images[labels == digit][0] for digit in range(10)])
+def first_of_each_digit(images: Tensor, labels: Tensor, count: int = 1) -> Tensor:
+    """The first `count` images of each digit, [count * 10, 1, H, W], in rows of the digits 0 .. 9."""
+    chosen = torch.stack([images[labels == digit][:count] for digit in range(10)], dim=1)  # (count, 10, 1, H, W)
+    return chosen.flatten(end_dim=1)
 
 
 @torch.no_grad()
 def reconstruction_grid(model, images: Tensor, nrow: int = 10) -> Tensor:
-    """Images above their reconstructions.
-
-    Args:
-        model: has `encoder` and `decoder`.
-        images: float [N, 1, H, W] with values in [-1, 1].
-        nrow: images in a row; further images start a new pair of rows.
-
-    Returns:
-        A picture [3, H', W'] in [0, 1].
-    """
+    """A picture, [3, H', W'] in [0, 1], of images, float [N, 1, H, W] with values in [-1, 1], above their
+    reconstructions. `model` has `encoder` and `decoder`; each `nrow` images start a new pair of rows."""
     decoded = model.decoder(model.encoder(images.to(model.decoder.device))).float().cpu()
     nrow = min(nrow, len(images))
     missing = -len(images) % nrow
@@ -63,18 +49,15 @@ def reconstruction_grid(model, images: Tensor, nrow: int = 10) -> Tensor:
 def interpolation_grid(
     model, images: Tensor, labels: Tensor, digits: tuple[int, int], steps: int = 10, rows: int = 8
 ) -> Tensor:
-    """Decoded points on straight lines between codes of two digits. Row i connects the i-th images of both digits.
+    """A picture, [3, H', W'] in [0, 1], of decoded points on straight lines between codes of two digits. Row i connects
+    the i-th images of both digits.
 
     Args:
         model: has `encoder` and `decoder`.
-        images: float [N, 1, H, W] with values in [-1, 1].
-        labels: long [N].
+        images, labels: float [N, 1, H, W] with values in [-1, 1], and long [N].
         digits: the digits at the left and at the right end.
         steps: points on a line, both ends included.
         rows: number of lines; fewer if a digit has fewer images.
-
-    Returns:
-        A picture [3, H', W'] in [0, 1].
     """
     device = model.decoder.device
     rows = min(rows, *(int((labels == digit).sum()) for digit in digits))
@@ -86,7 +69,7 @@ def interpolation_grid(
 
 @torch.no_grad()
 def manifold_grid(decoder: nn.Module, grid_size: int = 20) -> Tensor:
-    """Decoded points of a latent plane.
+    """A picture, [3, H', W'] in [0, 1], of decoded points of a latent plane.
 
     The points on both axes are the percentiles (i + 0.5) / grid_size of N(0, 1), i = 0 .. grid_size - 1, so that each
     image stands for the same probability under the prior. z_1 grows from left to right, z_2 from top to bottom.
@@ -94,9 +77,6 @@ def manifold_grid(decoder: nn.Module, grid_size: int = 20) -> Tensor:
     Args:
         decoder: maps z [B, 2] to images [B, 1, H, W] in [-1, 1] and has a property `device`.
         grid_size: points on each axis.
-
-    Returns:
-        A picture [3, H', W'] in [0, 1].
     """
     percentiles = (torch.arange(grid_size, dtype=torch.float64) + 0.5) / grid_size
     axis = torch.as_tensor(norm.ppf(percentiles.numpy()), dtype=torch.float32)  # (grid_size)
@@ -106,36 +86,28 @@ def manifold_grid(decoder: nn.Module, grid_size: int = 20) -> Tensor:
 
 
 def plot_curves(rows: list[dict[str, float]]) -> Figure:
-    """Curves over the epochs: reconstruction, losses of both players, accuracy, distance of the codes to the prior.
-
-    Args:
-        rows: one dictionary for each epoch, as in `metrics.csv`.
-    """
-    panels = {
-        "reconstruction [mean squared error]": [("train_recon_loss", "training"), ("test_recon_loss", "test")],
-        "adversarial losses [nats]": [
-            ("train_gen_loss", "generator"), ("train_loss_real", "discriminator, real"),
-            ("train_loss_fake", "discriminator, fake"),
-        ],
-        "accuracy of the discriminator": [("train_accuracy", "training")],
-        "codes of the test images, distance to N(0, I)": [
-            ("test_mean_error", "mean"), ("test_covariance_error", "covariance"),
-            ("test_ks_max", "Kolmogorov-Smirnov, largest"),
-        ],
-    }  # fmt: skip
-    undecided = {"adversarial losses [nats]": math.log(2), "accuracy of the discriminator": 0.5}
+    """Reconstruction, losses of both players, accuracy, and distance of the codes to the prior after each epoch; `rows`
+    are those of `metrics.csv`."""
+    panels = [  # title, value of a discriminator that cannot tell, labels of the curves
+        ("reconstruction [mean squared error]", None, {"train_recon_loss": "training", "test_recon_loss": "test"}),
+        ("adversarial losses [nats]", math.log(2), {
+            "train_gen_loss": "generator", "train_loss_real": "discriminator, real",
+            "train_loss_fake": "discriminator, fake"}),
+        ("accuracy of the discriminator", 0.5, {"train_accuracy": "training"}),
+        ("codes of the test images, distance to N(0, I)", None, {
+            "test_mean_error": "mean", "test_covariance_error": "covariance",
+            "test_ks_max": "Kolmogorov-Smirnov, largest"}),
+    ]  # fmt: skip
     figure = Figure(figsize=(9.6, 6.4), layout="constrained")
     epochs = [row["epoch"] for row in rows]
     marker = "o" if len(rows) < 12 else ""
-    for axes, (title, lines) in zip(figure.subplots(2, 2).flat, panels.items(), strict=True):
-        for colour, (name, label) in zip(("#0072B2", "#D55E00", "#009E73"), lines, strict=False):
+    for axes, (title, undecided, curves) in zip(figure.subplots(2, 2).flat, panels, strict=True):
+        for colour, (name, label) in zip(("#0072B2", "#D55E00", "#009E73"), curves.items(), strict=False):
             axes.plot(epochs, [row[name] for row in rows], color=colour, marker=marker, label=label)
-        if title in undecided:
-            axes.axhline(undecided[title], color="black", linestyle="--", linewidth=1, label="cannot tell")
+        if undecided:
+            axes.axhline(undecided, color="black", linestyle="--", linewidth=1, label="cannot tell")
         if "distance" in title:
             axes.set_yscale("log")
-            bottom, top = axes.get_ylim()
-            axes.set_ylim(top=top * (top / bottom) ** 0.45)  # room for the legend
         elif "error" in title:
             axes.set_ylim(bottom=0)
         axes.set(title=title, xlabel="epoch")
@@ -146,12 +118,8 @@ def plot_curves(rows: list[dict[str, float]]) -> Figure:
 
 
 def plot_codes(codes: Tensor, labels: Tensor) -> Figure:
-    """Codes in a latent plane, coloured by digit; the axes point in the same directions as in `manifold_grid`.
-
-    Args:
-        codes: float [N, 2].
-        labels: long [N] with values 0 .. 9.
-    """
+    """Codes, float [N, 2], in the latent plane, coloured by their labels, long [N] with values 0 .. 9. The axes have
+    the directions of `manifold_grid`."""
     figure = Figure(figsize=(6.4, 5.6), layout="constrained")
     axes = figure.subplots()
     for digit, colour in enumerate(DIGIT_COLOURS):
@@ -169,11 +137,9 @@ def plot_codes(codes: Tensor, labels: Tensor) -> Figure:
 
 def write_picture(path: Path, picture: Tensor | Figure) -> None:
     """Write a PNG file, in one step: an image [C, H, W] with values in [0, 1], or a figure."""
-
-    def write(file) -> None:
-        if isinstance(picture, Figure):
-            picture.savefig(file, format="png", dpi=150)
-        else:
-            save_image(picture, file, format="png")
-
-    atomic_write(path, write, mode="wb")
+    file = io.BytesIO()
+    if isinstance(picture, Figure):
+        picture.savefig(file, format="png", dpi=150)
+    else:
+        save_image(picture, file, format="png")
+    atomic_write(path, file.getvalue())

@@ -3,49 +3,43 @@
 `python train.py --help` lists the flags; `README.md` lists the files that a run leaves.
 """
 
-import sys
-from pathlib import Path
+from args import CHECKPOINT, complete_args, parse_args
 
 if __name__ == "__main__":
-    # Flags come first, since importing PyTorch takes seconds. `python -m` and `python -P` need the path.
-    sys.path.insert(0, str(Path(__file__).resolve().parent))
-    from cli import start
-    from inputs import parse_args
-
-    ARGS = start(parse_args)
+    ARGS = parse_args()  # first, since importing PyTorch takes seconds
 
 import argparse
-import logging
-import math
+import contextlib
+import io
+import json
+import os
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import SGD, Adam, Optimizer
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
 
-from cli import raise_if_stopped, run_command, stops_as_such
-from evaluation import evaluating
-from inputs import parse_args, resolve_settings
-from pictures import one_of_each_digit, reconstruction_grid, sample_grid, write_picture
-from processes import StopRequest, check_compiler, explained_failures
-from run_folder import load_aae, resume_hint
-from run_record import RunRecord
-from training_run import (
-    TrainingState,
-    configure_cpu,
-    epoch_batches,
-    log_to_stdout,
-    make_loaders,
-    score_test_images,
-    start_fabric,
-    write_results,
-)
-from utils import EpochMeans, TensorBoardLogger, not_finite_error, raise_if_not_finite
+from encoders import build_aae
+from evaluation import evaluating, score_test_images, write_results
+from mnist import load_data
+from models import AdversarialAE
+from pictures import first_of_each_digit, reconstruction_grid, sample_grid, write_picture
+from run import InputError, atomic_write, cluster_environment, device_name, open_run, read_checkpoint, run_command
+from utils import TensorBoardLogger, check_finite, record_epoch
 
-READ_EVERY_N_STEPS = 50  # reading a loss waits for the device
-log = logging.getLogger("part2")
+CHECK_EVERY_N_STEPS = 50  # reading a loss waits for the device
+WANTED = ("state_dict", "hyper_parameters", "optimizer_ae", "optimizer_disc", "precision", "logger_ae", "logger_disc",
+          "epoch", "flags", "rows", "seconds")  # in a checkpoint  # fmt: skip
+LAYOUT = {"adversarial game": {"losses": ["Multiline", [  # one chart of both players, in "Custom scalars"
+    "generator/gen_loss", "discriminator/loss_real", "discriminator/loss_fake"]]}}  # fmt: skip
 
 
 def train_aae(
@@ -78,13 +72,12 @@ def train_aae(
         The means of all seven values over the images of the epoch.
 
     Raises:
-        NotFiniteError: a loss is NaN or infinite.
+        InputError: a loss is NaN or infinite.
     """
     device = model.decoder.device
     model.train()
-    means, step = EpochMeans(), 0
+    losses, sizes = [], []  # of each step
     for step, (x, _) in enumerate(train_loader, start=1):
-        raise_if_stopped()
         x = x.to(device, non_blocking=True)  # (B, 1, 28, 28)
 
         # Encoder and decoder: λ · reconstruction loss + (1 - λ) · generator loss
@@ -94,7 +87,7 @@ def train_aae(
         backward(ae_loss)
         optimizer_ae.step()
 
-        # Discriminator: draws from the prior are real, codes are fake
+        # Discriminator: draws from the prior are real, codes are fake. The generator's gradients are dropped.
         disc_loss, disc_values = model.get_loss_discriminator(z_fake.detach())
         optimizer_disc.zero_grad(set_to_none=True)
         backward(disc_loss)
@@ -102,132 +95,174 @@ def train_aae(
 
         logger_ae.add_values(ae_values)
         logger_disc.add_values(disc_values)
-        means.add({**ae_values, **disc_values}, size=len(x))
-        if step % READ_EVERY_N_STEPS == 0:
-            raise_if_not_finite(means.read(), epoch, step, device)
-    raise_if_not_finite(means.read(), epoch, step, device)
-    return means.means()
+        values = {**ae_values, **disc_values}
+        losses.append(torch.stack([*values.values()]))  # (7) on the device
+        sizes.append(len(x))
+        if step % CHECK_EVERY_N_STEPS == 0:
+            check_finite(values, f"epoch {epoch}, step {step} of the epoch")
+    weights = torch.tensor(sizes, dtype=torch.float64)
+    means = weights @ torch.stack(losses).cpu().double() / weights.sum()
+    return dict(zip(values, means.tolist(), strict=True))
 
 
-def generate_and_save(model: nn.Module, epoch: int, summary_writer: SummaryWriter, batch_size: int = 64) -> None:
-    """Write a grid of samples to TensorBoard and to `results/Prior_samples/` in its directory.
-
-    The same draws from the prior are decoded each time, so that the grids of different epochs can be compared. The
-    random state of the training is not touched.
+def generate_and_save(
+    model: nn.Module, epoch: int, summary_writer: SummaryWriter, batch_size: int = 64, step: int | None = None
+) -> None:
+    """Write a grid of samples to TensorBoard and to `results/Prior_samples/` in its directory. Each grid is of the same
+    draws from the prior. The random state of the training does not change.
 
     Args:
         model: an `AdversarialAE`.
         epoch: part of the file's name.
         summary_writer: its `log_dir` is the run directory.
         batch_size: number of samples.
+        step: the place in TensorBoard; by default the epoch.
     """
     with evaluating(model, seed=0):
         grid = sample_grid(model.sample(batch_size))
-    _save(grid, "samples", epoch, summary_writer, f"results/Prior_samples/samples_epoch_{epoch}.png")
+    write_picture(Path(summary_writer.log_dir, f"results/Prior_samples/samples_epoch_{epoch}.png"), grid)
+    summary_writer.add_image("samples", grid, global_step=epoch if step is None else step)
 
 
-def save_reconstruction(model: nn.Module, epoch: int, summary_writer: SummaryWriter, data: Tensor) -> None:
+def save_reconstruction(
+    model: nn.Module, epoch: int, summary_writer: SummaryWriter, data: Tensor, step: int | None = None
+) -> None:
     """Write a grid of images, each above its reconstruction, to TensorBoard and to `results/Reconstruction/` in its
-    directory.
-
-    If the encoder is not deterministic, it gets the same noise each time, so that the grids of different epochs can be
-    compared. The random state of the training is not touched.
+    directory. The encoder has the same noise each time, if any. The random state of the training does not change.
 
     Args:
-        model: an `AdversarialAE`.
-        epoch: part of the file's name.
-        summary_writer: its `log_dir` is the run directory.
+        model, epoch, summary_writer, step: as of `generate_and_save`.
         data: images, float [N, 1, 28, 28] with values in [-1, 1].
     """
     with evaluating(model):
         grid = reconstruction_grid(model, data)
-    _save(grid, "reconstructions", epoch, summary_writer, f"results/Reconstruction/reconstruction_{epoch}.png")
+    write_picture(Path(summary_writer.log_dir, f"results/Reconstruction/reconstruction_{epoch}.png"), grid)
+    summary_writer.add_image("reconstructions", grid, global_step=epoch if step is None else step)
 
 
-def _save(grid: Tensor, tag: str, epoch: int, summary_writer: SummaryWriter, file: str) -> None:
-    path = Path(summary_writer.log_dir, file)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_picture(path, grid)
-    summary_writer.add_image(tag, grid, global_step=epoch)
+def make_optimizers(model: AdversarialAE, ae_lr: float, d_lr: float) -> tuple[Adam, SGD]:
+    """Adam for encoder and decoder, with the beta1 that is usual in adversarial training, and plain SGD for the
+    discriminator."""
+    autoencoder = [*model.encoder.parameters(), *model.decoder.parameters()]
+    optimizer_ae = Adam(autoencoder, lr=ae_lr, betas=(0.5, 0.999), fused=True)
+    return optimizer_ae, SGD(model.discriminator.parameters(), lr=d_lr, fused=True)
+
+
+def load_aae(path: Path) -> tuple[AdversarialAE, dict]:
+    """The model of a checkpoint, on the CPU and in evaluation mode, and the checkpoint's content. Raises InputError
+    where the file cannot be read, or is not a checkpoint of this model."""
+    checkpoint = read_checkpoint(path, WANTED, part="part 2")
+    try:
+        model = build_aae(**checkpoint["hyper_parameters"])
+        model.load_state_dict(checkpoint["state_dict"])
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise InputError(f"{path} is a checkpoint of another model: choose one that part 2 wrote") from error
+    return model.eval(), checkpoint
 
 
 def main(args: argparse.Namespace) -> dict:
-    """Train, and evaluate on the test set after each epoch.
+    """Train, evaluate on the test set after each epoch, and write the results.
 
     Args:
         args: flags of `train.py`; a missing flag has its default.
 
     Returns:
-        The results in `summary.json`: the last epoch's training losses and test scores; empty on processes other than
-        the first.
+        The last epoch's training losses and test scores; empty on processes other than the first.
 
     Raises:
-        InputError: a flag, the data, the run to resume or the log directory cannot be used; or a loss is not finite.
+        InputError: a flag, the data, the run to resume or the log directory cannot be used, or a loss is not finite.
         KeyboardInterrupt, SystemExit: a signal has ended the training; a message has told how to resume it.
     """
-    log_to_stdout()
-    configure_cpu()
-    settings = resolve_settings(args, read_checkpoint=lambda path: load_aae(path)[1])
-    check_compiler(settings)
-    with explained_failures(lower="--batch_size or --z_dim"):
-        return _train(settings)
+    args, run_dir, saved = complete_args(args, read=lambda path: load_aae(path)[1])
+    finished = saved["epoch"] if saved else 0
+    if finished > args.epochs or (finished == args.epochs and (run_dir / "summary.json").exists()):
+        raise InputError(f"the run has already finished epoch {finished}: raise --epochs to continue it")
+    one_device = args.strategy == "auto" and args.devices == args.num_nodes == 1
+    try:
+        fabric = Fabric(
+            accelerator="cpu" if args.no_cuda else "auto",
+            devices=args.devices,
+            num_nodes=args.num_nodes,
+            # Each step trains one player: the parameters of the other have no gradients.
+            strategy="auto" if one_device else "ddp_find_unused_parameters_true",
+            precision=args.precision,
+            plugins=cluster_environment(args),
+        )
+        fabric.launch()
+    except (MisconfigurationException, RuntimeError, ValueError) as error:
+        raise InputError(f"--devices, --num_nodes, --strategy or --precision: {error}") from error
+    if args.deterministic:
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    torch.use_deterministic_algorithms(args.deterministic)
+    torch.backends.cudnn.benchmark = not args.deterministic
 
+    train_loader, test_loader = load_data(args, fabric.device, fabric.global_rank, fabric.world_size)
+    torch.manual_seed(args.seed)
+    model = build_aae(args.z_dim, args.encoder).to(memory_format=torch.channels_last)
+    if args.compile:
+        for network in (model.encoder, model.decoder, model.discriminator):
+            network.compile()
+    wrapped_model, optimizer_ae, optimizer_disc = fabric.setup(model, *make_optimizers(model, args.ae_lr, args.d_lr))
+    for method in ("get_loss_autoencoder", "get_loss_discriminator"):  # their gradients are averaged over the devices
+        wrapped_model.mark_forward_method(method)
 
-def _train(settings: argparse.Namespace) -> dict:
-    fabric = start_fabric(settings)
-    train_loader, test_loader = make_loaders(settings, fabric)
-    with RunRecord(settings, fabric) as record:
-        try:
-            with stops_as_such(), StopRequest() as request:
-                return _train_epochs(settings, fabric, record, train_loader, test_loader, request)
-        except (KeyboardInterrupt, SystemExit) as stop:
-            if fabric.is_global_zero:
-                log.info("\n%s", resume_hint(record.run_dir, settings))
-            stop.explained = True
-            raise
-
-
-def _train_epochs(settings, fabric, record: RunRecord, train_loader, test_loader, request: StopRequest) -> dict:
-    state = TrainingState(settings, fabric, record.writer)
-    record.begin(state)
-    shown = one_of_each_digit(*test_loader.dataset[:])  # (10, 1, 28, 28)
-    if record.epoch == 0:
-        _save_pictures(state.model, 0, record.writer, shown)
-    for epoch in range(record.epoch + 1, settings.epochs + 1):
-        start = time.perf_counter()
-        with epoch_batches(train_loader, settings, fabric, epoch) as batches:
-            means = train_aae(epoch, state.wrapped_model, batches, state.logger_ae, state.logger_disc,
-                              state.optimizer_ae, state.optimizer_disc, settings.lambda_,
-                              backward=fabric.backward)  # fmt: skip
-        scores = score_test_images(state.model, test_loader, fabric)
-        if not math.isfinite(scores["recon_loss"]):
-            raise not_finite_error("test_recon_loss", epoch, step=len(train_loader))
-        if has_pictures(epoch, settings.epochs):
-            _save_pictures(state.model, epoch, record.writer, shown)
-        record.add_epoch(state, means, scores, seconds=time.perf_counter() - start)
-        if epoch < settings.epochs:
-            request.stop_if_asked(fabric.device)
-    return write_results(record, state, test_loader)
-
-
-def has_pictures(epoch: int, last_epoch: int) -> bool:
-    """Whether pictures are saved: before training (epoch 0), after epoch 1, every fifth epoch, and the last."""
-    return epoch == 1 or epoch % 5 == 0 or epoch == last_epoch
-
-
-def _save_pictures(model: nn.Module, epoch: int, summary_writer: SummaryWriter | None, data: Tensor) -> None:
-    if summary_writer is not None:
-        generate_and_save(model, epoch, summary_writer)
-        save_reconstruction(model, epoch, summary_writer, data)
-
-
-def cli(args: argparse.Namespace | list[str] | None = None) -> int:
-    """Run the command line, parsed or not. Returns the exit code: 0; 2 after one sentence about bad input; 130, 143 or
-    138 after SIGINT, SIGTERM or SIGUSR1."""
-    if not isinstance(args, argparse.Namespace):
-        args = parse_args(args)
-    return run_command(main, args, "train.py")
+    first = fabric.is_global_zero
+    start_step = saved["logger_ae"]["global_step"] if saved else 0
+    with (
+        open_run(Path(args.log_dir), run_dir) if first else contextlib.nullcontext() as directory,
+        SummaryWriter(directory, purge_step=start_step + 1) if first else contextlib.nullcontext() as board,
+    ):
+        logger_ae, logger_disc = (TensorBoardLogger(board, name=name) for name in ("generator", "discriminator"))
+        state = {"state_dict": model, "optimizer_ae": optimizer_ae, "optimizer_disc": optimizer_disc,
+                 "logger_ae": logger_ae, "logger_disc": logger_disc,
+                 "precision": fabric.strategy.precision}  # fmt: skip
+        rows, seconds = (saved["rows"], saved["seconds"]) if saved else ([], [])
+        for name, part in state.items():
+            if saved and saved[name]:  # the precision has a state in 16-mixed only
+                part.load_state_dict(saved[name])
+        shown = first_of_each_digit(*test_loader.dataset[:])  # (10, 1, 28, 28)
+        if first:
+            atomic_write(directory / "hparams.json", json.dumps(vars(args), indent=2) + "\n")
+            size = sum(parameter.numel() for parameter in model.parameters())
+            print(f"{size:,} parameters; on {device_name(fabric.device)}; run directory: {directory}", flush=True)
+            if not saved:
+                board.add_custom_scalars(LAYOUT)
+                generate_and_save(model, 0, board)
+                save_reconstruction(model, 0, board, shown)
+        for epoch in range(finished + 1, args.epochs + 1):
+            start = time.perf_counter()
+            # A resumed run has the batches and the noise of an uninterrupted one; each process has its own noise.
+            train_loader.sampler.set_epoch(epoch - 1)
+            torch.manual_seed((args.seed * 1_000_003 + epoch) * 1_009 + fabric.global_rank)
+            hidden = not (first and (args.progress_bar or sys.stdout.isatty()))
+            batches = tqdm(train_loader, f"epoch {epoch}/{args.epochs}", disable=hidden, leave=False, mininterval=0.5)
+            means = train_aae(epoch, wrapped_model, batches, logger_ae, logger_disc, optimizer_ae, optimizer_disc,
+                              args.lambda_, backward=fabric.backward)  # fmt: skip
+            if fabric.world_size > 1:
+                means = {name: mean.item() for name, mean in fabric.all_reduce(means).items()}
+            scores = fabric.broadcast(score_test_images(model, test_loader) if first else None)
+            row = {"epoch": epoch, "step": logger_ae.global_step}
+            row |= {f"train_{name}": mean for name, mean in means.items()}
+            row |= {f"test_{name}": score for name, score in scores.items()}
+            check_finite(row, f"epoch {epoch}")
+            rows.append(row)
+            seconds.append(time.perf_counter() - start)
+            if not first:
+                continue
+            if epoch == 1 or epoch % 5 == 0 or epoch == args.epochs:
+                generate_and_save(model, epoch, board, step=row["step"])
+                save_reconstruction(model, epoch, board, shown, step=row["step"])
+            record_epoch(args, directory, board, rows, seconds)
+            checkpoint = {name: part.state_dict() for name, part in state.items()}
+            checkpoint |= {"hyper_parameters": {"z_dim": args.z_dim, "encoder": args.encoder}, "epoch": epoch,
+                           "rows": rows, "seconds": seconds, "flags": vars(args)}  # fmt: skip
+            file = io.BytesIO()
+            torch.save(checkpoint, file)
+            atomic_write(directory / CHECKPOINT, file.getbuffer())
+        if not first:
+            return {}
+        return write_results(args, directory, board, rows, seconds, model, test_loader, fabric.world_size)
 
 
 if __name__ == "__main__":
-    raise SystemExit(cli(ARGS))
+    raise SystemExit(run_command(main, ARGS))
