@@ -17,6 +17,7 @@ from run import HERE, InputError
 
 DATA_DIR = "../data/"  # the course's default: beside the parts' directories, wherever a script is started
 
+
 class ImageDataset(Dataset):
     """Images and labels held in memory. Items are images, float32 [1, H, W] with values in [-1, 1], and their labels.
 

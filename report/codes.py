@@ -4,21 +4,41 @@
 Writes `codes.json`, and for two latent dimensions the codes of some test images as `codes.csv`, into the run directory
 of a run of part 2: `python report/codes.py --checkpoint part2/AAE_logs/aae_z2/version_0 --data_dir DATA`
 """
+# ruff: noqa: E402
 
 import argparse
+import json
 import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "part2"))
-if __name__ == "__main__":  # first of all: importing PyTorch takes seconds, in which the command may be interrupted
-    from cli import start
+from args import CHECKPOINT
+from run import Parser, atomic_write, find_run, path, run_command, whole_number
 
-    start()
+
+def build_parser() -> Parser:
+    parser = Parser("codes.py", __doc__.split("\n\n")[0])
+    parser.add_argument("--checkpoint", required=True, default=argparse.SUPPRESS, metavar="RUN",
+                        help="a run directory of part 2, or its checkpoint")  # fmt: skip
+    parser.add_argument("--data_dir", type=path, default=argparse.SUPPRESS,
+                        help="directory that holds MNIST/raw (default: that of the training)")  # fmt: skip
+    parser.add_argument("--seed", type=whole_number(0, 2**32 - 1), default=0, help="seed of the draws from the prior")
+    parser.add_argument("--output_dir", type=path, default=argparse.SUPPRESS,
+                        help="where the files go (default: the run directory)")  # fmt: skip
+    return parser
+
+
+if __name__ == "__main__":
+    ARGS = build_parser().parse_given()  # first, since importing PyTorch takes seconds
 
 import torch
 from torch import Tensor
+
+from evaluation import evaluating
+from mnist import load_data
+from train import load_aae
 
 SHOWN = 2000  # codes in the table, enough for a picture
 
@@ -97,48 +117,22 @@ def table(codes: Tensor, labels: Tensor) -> str:
     return "z_1,z_2,label\n" + "".join(f"{z_1:.3f},{z_2:.3f},{label}\n" for (z_1, z_2), label in rows)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    from inputs import Parser
-
-    parser = Parser(prog="codes.py", description=__doc__.split("\n\n")[0])
-    parser.add_argument(
-        "--checkpoint", required=True, metavar="RUN", help="a run directory of part 2, or its checkpoint"
-    )
-    parser.add_argument("--data_dir", help="directory that holds MNIST/raw (default: that of the training)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the draws from the prior")
-    parser.add_argument("--output_dir", help="where the files go (default: the run directory)")
-    return parser
-
-
-def compute(args) -> None:
-    """Write the results that the flags ask for, and print the paths of their files."""
-    from cli import check_paths, check_whole_numbers, resolve_path
-    from evaluation import evaluating
-    from generate import check_data_dir
-    from inputs import ensure_writable, find_checkpoint, run_dir_of
-    from mnist import load_test_images
-    from run_folder import atomic_write, load_aae, write_json
-
-    check_whole_numbers(args, {"seed": (0, 2**32 - 1)})
-    check_paths(args, ("checkpoint", "data_dir", "output_dir"))
-    begin = time.perf_counter()
-    path = find_checkpoint(args.checkpoint, Path("."))
-    model, checkpoint = load_aae(path)
-    flags = {**checkpoint["flags"], **({"data_dir": str(resolve_path(args.data_dir))} if args.data_dir else {})}
-    check_data_dir(args, checkpoint["flags"], needed=True)
-    folder = (
-        resolve_path(args.output_dir)
-        if args.output_dir
-        else run_dir_of(path, "--checkpoint, or a directory for the results to --output_dir")
-    )
-    images, labels = load_test_images(argparse.Namespace(**flags))
-    ensure_writable(folder, "--output_dir")
+def compute(args: argparse.Namespace) -> None:
+    """Write the results that the flags ask for, and print the paths of their files; a missing flag has its default."""
+    begin, parser = time.perf_counter(), build_parser()
+    args = argparse.Namespace(**{**parser.default_flags(), **parser.given_flags(args)})
+    run_dir = find_run(args.checkpoint.removesuffix(CHECKPOINT), Path.cwd(), CHECKPOINT)
+    output_dir = Path(args.output_dir or run_dir)
+    model, checkpoint = load_aae(run_dir / CHECKPOINT)
+    flags = {**checkpoint["flags"], "num_workers": 0}
+    flags["data_dir"] = args.data_dir or flags["data_dir"]
+    images, labels = load_data(argparse.Namespace(**flags), torch.device("cpu"))[1].dataset[:]
     with evaluating(model):  # each call draws one code for each image from q(z|x)
         codes, again = (torch.cat([model.encoder(piece) for piece in images.split(1000)]) for _ in range(2))  # (N, D)
     draws = torch.randn(codes.shape, generator=torch.Generator().manual_seed(args.seed))
     if model.z_dim == 2:
-        atomic_write(folder / "codes.csv", lambda file: file.write(table(codes[:SHOWN], labels[:SHOWN])))
-        print(folder / "codes.csv")
+        atomic_write(output_dir / "codes.csv", table(codes[:SHOWN], labels[:SHOWN]))
+        print(output_dir / "codes.csv")
     result = {
         "z_dim": model.z_dim,
         "images": len(codes),
@@ -150,17 +144,9 @@ def compute(args) -> None:
         "seconds": round(time.perf_counter() - begin, 1),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    write_json(folder / "codes.json", result)
-    print(folder / "codes.json")
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, 2 after one sentence about what cannot be used, or 128 + number
-    after a signal."""
-    from cli import run_command
-
-    return run_command(compute, build_parser().parse_args(argv), "codes.py")
+    atomic_write(output_dir / "codes.json", json.dumps(result, indent=2) + "\n")
+    print(output_dir / "codes.json")
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run_command(compute, ARGS))

@@ -9,10 +9,10 @@ from pathlib import Path
 from statistics import NormalDist
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "part1"))
-from cli import Parser, run_command, start
+from run import Parser, run_command
 
 if __name__ == "__main__":
-    start(Parser(prog="figures.py", description=__doc__.split("\n\n")[0]).parse_args)
+    Parser("figures.py", __doc__.split("\n\n")[0]).parse_args()  # it has no flags but --help
 
 import matplotlib
 import numpy as np
@@ -325,10 +325,5 @@ def draw(args=None) -> None:
     write_excerpts(folder)
 
 
-def main() -> int:
-    """Run the command, which has no flags; returns the exit code."""
-    return run_command(draw, None, "figures.py")
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run_command(draw, None))

@@ -5,33 +5,50 @@ Trains with several seeds for a few steps each, counts those that end in black i
 (λ = 1, PyTorch's bias) for some epochs to see whether they recover. All goes into
 `report/results/initialisation.json`: `python report/initialisation.py --data_dir DATA`
 """
+# ruff: noqa: E402
 
 import argparse
 import itertools
+import json
 import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "part2"))
-if __name__ == "__main__":  # first of all: importing PyTorch takes seconds, in which the command may be interrupted
-    from cli import start
+from args import build_parser as training_parser
+from run import Parser, atomic_write, device_name, path, run_command, whole_number
 
-    start()
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def build_parser() -> Parser:
+    parser = Parser("initialisation.py", __doc__.split("\n\n")[0])
+    parser.add_argument("--data_dir", type=path, default=str(REPOSITORY / "data"), help="directory with MNIST/raw")
+    parser.add_argument("--steps", type=whole_number(1, 938), default=200,
+                        help="steps of each training, at most one epoch")  # fmt: skip
+    parser.add_argument("--seeds", type=whole_number(1, 1000), default=8,
+                        help="trainings of each setting, with seeds 0, 1, ...")  # fmt: skip
+    parser.add_argument("--follow", type=whole_number(0, 1000), default=3, help="black trainings (λ = 1) that continue")
+    parser.add_argument("--epochs", type=whole_number(1, 1000), default=5, help="epochs of the trainings that continue")
+    parser.add_argument("--output_dir", type=path, default=str(REPOSITORY / "report" / "results"),
+                        help="where initialisation.json goes")  # fmt: skip
+    return parser
+
+
+if __name__ == "__main__":
+    ARGS = build_parser().parse_args()  # first, since importing PyTorch takes seconds
 
 import torch
 from torch import nn
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+from mnist import mnist, mnist_test
+from models import AdversarialAE
+from train import make_optimizers, train_aae
+from utils import TensorBoardLogger
+
 BLACK = -0.99  # an image whose pixels, in [-1, 1], are all below this
 SETTINGS = ((1.0, 2), (1.0, 8), (0.995, 2), (0.995, 8))  # λ and latent dimensions
-
-
-class Silent:
-    """Takes the place of TensorBoard."""
-
-    def add_values(self, values: dict) -> None:
-        pass
 
 
 def with_default_bias(model: nn.Module) -> None:
@@ -54,16 +71,12 @@ def begin(flags: argparse.Namespace, seed: int, default_bias: bool, batches, ima
         `recon_loss`: mean squared error of the reconstructions of `images`; `black`: share of them that are black;
         `std`: of their codes, mean over the dimensions.
     """
-    from models import AdversarialAE
-    from train import train_aae
-    from training_run import make_optimizers
-
     torch.manual_seed(seed)
     model = AdversarialAE(flags.z_dim).to(memory_format=torch.channels_last)
     if default_bias:
         with_default_bias(model)
     optimizers = make_optimizers(model, flags.ae_lr, flags.d_lr)
-    train_aae(1, model, batches, Silent(), Silent(), *optimizers, flags.lambda_)
+    train_aae(1, model, batches, TensorBoardLogger(None), TensorBoardLogger(None), *optimizers, flags.lambda_)
     with torch.no_grad():
         recon, codes = model(images)
     return {
@@ -85,38 +98,11 @@ def epochs(loader, number: int, seed: int):
         yield from loader
 
 
-def build_parser() -> argparse.ArgumentParser:
-    from inputs import DATA_DIR, Parser
-
-    parser = Parser(prog="initialisation.py", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--data_dir", default=DATA_DIR, help="directory that holds MNIST/raw")
-    parser.add_argument("--steps", type=int, default=200, help="steps of each training")
-    parser.add_argument("--seeds", type=int, default=8, help="trainings of each setting, with seeds 0, 1, ...")
-    parser.add_argument("--follow", type=int, default=3, help="black trainings (λ = 1) that continue")
-    parser.add_argument("--epochs", type=int, default=5, help="epochs of the trainings that continue")
-    parser.add_argument("--output_dir", default=str(REPOSITORY / "report" / "results"),
-                        help="where initialisation.json goes")  # fmt: skip
-    return parser
-
-
-def compute(args) -> None:
-    """Write the results that the flags ask for, and print the paths of their files."""
-    from cli import check_paths, check_whole_numbers, resolve_path
-    from inputs import InputError, ensure_writable
-    from inputs import build_parser as training_flags
-    from mnist import mnist, mnist_test
-    from run_folder import device_name, write_json
-
-    check_whole_numbers(args, {"steps": (1, 10**6), "seeds": (1, 1000), "follow": (0, 1000), "epochs": (1, 1000)})
-    check_paths(args, ("data_dir", "output_dir"))
-    output_dir = resolve_path(args.output_dir)
-    started = time.perf_counter()
-    ensure_writable(output_dir, "--output_dir", keep=False)
-    flags = training_flags().parse_args([])
+def compute(args: argparse.Namespace) -> None:
+    """Write the results that the flags ask for, and print the path of their file."""
+    started, flags = time.perf_counter(), argparse.Namespace(**training_parser().default_flags())
     images = next(iter(mnist_test(args.data_dir, batch_size=1000)))[0]
     loader = mnist(args.data_dir, flags.batch_size, num_workers=0, seed=0)
-    if args.steps > len(loader):
-        raise InputError(f"--steps must be at most {len(loader)}, the steps of an epoch, not {args.steps}")
     rows = []
     for lambda_, z_dim in SETTINGS:
         flags.lambda_, flags.z_dim = lambda_, z_dim
@@ -148,18 +134,10 @@ def compute(args) -> None:
         "seconds": round(time.perf_counter() - started, 1),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    output_dir.mkdir(parents=True, exist_ok=True)
-    write_json(output_dir / "initialisation.json", result)
-    print(output_dir / "initialisation.json")
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, 2 after one sentence about what cannot be used, or 128 + number
-    after a signal."""
-    from cli import run_command
-
-    return run_command(compute, build_parser().parse_args(argv), "initialisation.py")
+    file = Path(args.output_dir, "initialisation.json")
+    atomic_write(file, json.dumps(result, indent=2) + "\n")
+    print(file)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run_command(compute, ARGS))

@@ -3,6 +3,7 @@
 Writes `language.json` into the run directory of a run of part 3:
 `python report/language.py --checkpoint part3/logs/gpt_shakespeare/lightning_logs/version_0`
 """
+# ruff: noqa: E402
 
 import argparse
 import json
@@ -13,13 +14,31 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "part3"))
-if __name__ == "__main__":  # first of all: importing PyTorch takes seconds, in which the command may be interrupted
-    from cli import start
+from args import BEST, with_defaults
+from run import InputError, Parser, atomic_write, find_run, path, run_command, whole_number
 
-    start()
+
+def build_parser() -> Parser:
+    parser = Parser("language.py", __doc__.split("\n\n")[0])
+    parser.add_argument("--checkpoint", required=True, default=argparse.SUPPRESS, metavar="RUN",
+                        help="a run directory of part 3")  # fmt: skip
+    parser.add_argument("--prompt", default="The king said to her", help="what to attend to, and to continue")
+    parser.add_argument("--n_steps", type=whole_number(1, 10**6), default=240, help="characters to add")
+    parser.add_argument("--seed", type=whole_number(0, 2**32 - 1), default=0, help="seed of the sampled texts")
+    parser.add_argument("--output_dir", type=path, default=argparse.SUPPRESS,
+                        help="where the file goes (default: the run directory)")  # fmt: skip
+    return parser
+
+
+if __name__ == "__main__":
+    ARGS = build_parser().parse_given()  # first, since importing PyTorch takes seconds
 
 import torch
 from torch import Tensor
+
+from generate import generate
+from gpt import load_gpt
+from vocabulary import Characters
 
 TEMPERATURES = (0.5, 0.8, 1.0, 1.5)
 
@@ -87,7 +106,6 @@ def attention(model, vocabulary, prompt: str) -> dict:
 
 def continuations(model, vocabulary, prompt: str, n_steps: int, seed: int) -> dict:
     """A greedy text and one for each temperature, all characters allowed, each from the same seed."""
-    from generate import generate
 
     def text(temperature: float) -> str:
         generator = torch.Generator().manual_seed(seed)
@@ -103,43 +121,16 @@ def continuations(model, vocabulary, prompt: str, n_steps: int, seed: int) -> di
     }
 
 
-def build_parser() -> argparse.ArgumentParser:
-    from inputs import Parser
-
-    parser = Parser(prog="language.py", description=__doc__.split("\n\n")[0])
-    parser.add_argument(
-        "--checkpoint", required=True, metavar="RUN", help="a run directory of part 3, or its checkpoint"
-    )
-    parser.add_argument("--prompt", default="The king said to her", help="what to attend to, and to continue")
-    parser.add_argument("--n_steps", type=int, default=240, help="characters to add")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the sampled texts")
-    parser.add_argument("--output_dir", help="where the file goes (default: the run directory)")
-    return parser
-
-
-def compute(args) -> None:
-    """Write the results that the flags ask for, and print the paths of their files."""
-    from cli import check_paths, check_whole_numbers, resolve_path
-    from inputs import InputError, ensure_writable, find_checkpoint, run_dir_of
-    from run_folder import atomic_write, load_gpt
-    from vocabulary import Characters
-
-    check_whole_numbers(args, {"n_steps": (1, 10**6), "seed": (0, 2**32 - 1)})
-    check_paths(args, ("checkpoint", "output_dir"))
-    begin = time.perf_counter()
-    path = find_checkpoint(args.checkpoint, Path("."), "best")
-    model, vocabulary, checkpoint = load_gpt(path)
+def compute(args: argparse.Namespace) -> None:
+    """Write the results that the flags ask for, and print the path of their file; a missing flag has its default."""
+    begin, args = time.perf_counter(), with_defaults(args, build_parser())
+    run_dir = find_run(args.checkpoint.removesuffix(BEST), Path.cwd(), BEST)
+    model, vocabulary, checkpoint = load_gpt(run_dir / BEST)
     if not isinstance(vocabulary, Characters):
-        raise InputError(f"{path} was trained on pieces of words: name a run that was trained on characters")
+        raise InputError(f"{run_dir} was trained on pieces of words: name a run that was trained on characters")
     if not 2 <= len(args.prompt) <= model.block_size:
         raise InputError(f"--prompt must have 2 to {model.block_size} characters, not {len(args.prompt)}")
     vocabulary.encode(args.prompt)  # an unknown character is reported
-    folder = (
-        resolve_path(args.output_dir)
-        if args.output_dir
-        else run_dir_of(path, "--checkpoint, or a directory for the result to --output_dir")
-    )
-    ensure_writable(folder, "--output_dir")
     result = {
         "prompt": args.prompt,
         "step": checkpoint["global_step"],
@@ -151,17 +142,10 @@ def compute(args) -> None:
         "seconds": round(time.perf_counter() - begin, 1),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    atomic_write(folder / "language.json", lambda file: file.write(json.dumps(result, ensure_ascii=False) + "\n"))
-    print(folder / "language.json")
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, 2 after one sentence about what cannot be used, or 128 + number
-    after a signal."""
-    from cli import run_command
-
-    return run_command(compute, build_parser().parse_args(argv), "language.py")
+    file = Path(args.output_dir or run_dir, "language.json")
+    atomic_write(file, json.dumps(result, ensure_ascii=False) + "\n")
+    print(file)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run_command(compute, ARGS))

@@ -5,6 +5,7 @@ Writes `likelihood.json`, and `sample_and_mean.png` with samples above their mea
 directory of a run of part 1:
 `python report/likelihood.py --checkpoint part1/VAE_logs/vae_z2/lightning_logs/version_0 --data_dir DATA`
 """
+# ruff: noqa: E402
 
 import argparse
 import json
@@ -15,15 +16,39 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "part1"))
-if __name__ == "__main__":  # first of all: importing PyTorch takes seconds, in which the command may be interrupted
-    from cli import start
+from args import BEST
+from run import Parser, atomic_write, find_run, path, run_command, whole_number
 
-    start()
 
+def build_parser() -> Parser:
+    parser = Parser("likelihood.py", __doc__.split("\n\n")[0])
+    parser.add_argument("--checkpoint", required=True, default=argparse.SUPPRESS, metavar="RUN",
+                        help="a run directory of part 1")  # fmt: skip
+    parser.add_argument("--data_dir", type=path, default=argparse.SUPPRESS,
+                        help="directory that holds MNIST/raw (default: that of the training)")  # fmt: skip
+    parser.add_argument("--images", type=whole_number(1, 10_000), default=16, help="how many test images")
+    parser.add_argument("--repetitions", type=whole_number(2, 1000), default=3, help="how often each estimate is made")
+    parser.add_argument("--seed", type=whole_number(0, 2**32 - 1), default=0,
+                        help="seed of the draws and of the choice of images")  # fmt: skip
+    parser.add_argument("--output_dir", type=path, default=argparse.SUPPRESS,
+                        help="where the files go (default: the run directory)")  # fmt: skip
+    return parser
+
+
+if __name__ == "__main__":
+    ARGS = build_parser().parse_given()  # first, since importing PyTorch takes seconds
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.utils import make_grid, save_image
+from torchvision.utils import make_grid
+
+from evaluation import log_importance_weights
+from mnist import load_data
+from pictures import write_picture
+from train_pl import load_vae
+from utils import KLD
 
 SAMPLES = (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000)
 
@@ -61,8 +86,6 @@ def from_prior(model, images: Tensor, counts: tuple[int, ...]) -> Tensor:
 
 def from_encoder(model, images: Tensor, counts: tuple[int, ...]) -> Tensor:
     """Estimates of log p(x) with L samples from q(z|x), weighted by p(z) / q(z|x), [len(counts), N]."""
-    from evaluation import log_importance_weights
-
     pieces, left = [], max(counts)
     while left:
         pieces.append(log_importance_weights(model, images, min(left, max(1, 1000 // len(images)))).double())
@@ -79,8 +102,6 @@ def gaps(model, images: Tensor, reach: float = 5.0, spacing: float = 0.025) -> l
     smaller where a q is narrower. The ELBO comes without the grid: its KL term in closed form, its expectation by
     Gauss-Hermite quadrature.
     """
-    from utils import KLD
-
     mean, log_std = model.encoder(images)
     reach = max(reach, (mean.abs() + 8 * log_std.exp()).max().item())  # unusual images have codes far out
     spacing = min(spacing, 1.25 * log_std.exp().min().item())  # so that a sum over q is 1 within 1e-5
@@ -111,8 +132,6 @@ def gaps(model, images: Tensor, reach: float = 5.0, spacing: float = 0.025) -> l
 
 def hermite(count: int) -> tuple[Tensor, Tensor]:
     """Nodes and weights for expectations under N(0, 1)."""
-    import numpy as np
-
     nodes, weights = np.polynomial.hermite_e.hermegauss(count)
     return torch.from_numpy(nodes), torch.from_numpy(weights / math.sqrt(2 * math.pi))
 
@@ -134,47 +153,16 @@ def sample_and_mean(decoder, z: Tensor) -> Tensor:
     return make_grid(torch.cat([drawn, mean]).unsqueeze(1) / 15, nrow=len(z), pad_value=0.5)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    from inputs import Parser
-
-    parser = Parser(prog="likelihood.py", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--checkpoint", required=True, metavar="RUN", help="a run directory of part 1")
-    parser.add_argument("--data_dir", help="directory that holds MNIST/raw (default: that of the training)")
-    parser.add_argument("--images", type=int, default=16, help="how many test images")
-    parser.add_argument("--repetitions", type=int, default=3, help="how often each estimate is made")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the draws and of the choice of images")
-    parser.add_argument("--output_dir", help="where the files go (default: the run directory)")
-    return parser
-
-
-def compute(args) -> None:
-    """Write the results that the flags ask for, and print the paths of their files."""
-    from cli import check_paths, check_whole_numbers, resolve_path
-    from generate import check_data_dir
-    from inputs import ensure_writable, find_checkpoint, run_dir_of
-    from mnist import load_data
-    from run_folder import atomic_write
-    from train_pl import load_vae
-    from training_run import configure_cpu
-
-    check_whole_numbers(args, {"images": (1, 10_000), "repetitions": (2, 1000), "seed": (0, 2**32 - 1)})
-    check_paths(args, ("checkpoint", "data_dir", "output_dir"))
-    configure_cpu()
-    checkpoint_path = find_checkpoint(args.checkpoint, Path("."), "best")
-    model, checkpoint = load_vae(checkpoint_path)
-    check_data_dir(args, checkpoint["flags"], needed=True)
-    output_dir = (
-        resolve_path(args.output_dir)
-        if args.output_dir
-        else run_dir_of(checkpoint_path, "--checkpoint, or a directory for the result to --output_dir")
-    )
-    flags = {
-        **checkpoint["flags"],
-        "num_workers": 0,
-        **({"data_dir": str(resolve_path(args.data_dir))} if args.data_dir else {}),
-    }
-    images = load_data(argparse.Namespace(**flags))[2].dataset[:][0][: args.images]
-    ensure_writable(output_dir, "--output_dir")
+def compute(args: argparse.Namespace) -> None:
+    """Write the results that the flags ask for, and print the paths of their files; a missing flag has its default."""
+    parser = build_parser()
+    args = argparse.Namespace(**{**parser.default_flags(), **parser.given_flags(args)})
+    run_dir = find_run(args.checkpoint.removesuffix(BEST), Path.cwd(), BEST)
+    output_dir = Path(args.output_dir or run_dir)
+    model, checkpoint = load_vae(run_dir / BEST)
+    flags = {**checkpoint["flags"], "num_workers": 0}
+    flags["data_dir"] = args.data_dir or flags["data_dir"]
+    images = load_data(argparse.Namespace(**flags), torch.device("cpu"))[2].dataset[:][0][: args.images]
     begin, z_dim = time.perf_counter(), model.hparams.z_dim
     torch.manual_seed(args.seed)
     estimates = {"prior": [], "encoder": []}
@@ -201,19 +189,10 @@ def compute(args) -> None:
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     torch.manual_seed(args.seed)
-    save_image(sample_and_mean(model.decoder, torch.randn(5, z_dim)), output_dir / "sample_and_mean.png")
-    path = output_dir / "likelihood.json"
-    atomic_write(path, lambda file: file.write(json.dumps(result, indent=2) + "\n"))
-    print(path)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, 2 after one sentence about what cannot be used, or 128 + number
-    after a signal."""
-    from cli import run_command
-
-    return run_command(compute, build_parser().parse_args(argv), "likelihood.py")
+    write_picture(output_dir / "sample_and_mean.png", sample_and_mean(model.decoder, torch.randn(5, z_dim)))
+    atomic_write(output_dir / "likelihood.json", json.dumps(result, indent=2) + "\n")
+    print(output_dir / "likelihood.json")
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run_command(compute, ARGS))

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "part1"))
-from cli import InputError, Parser, Stopped, check_paths, complain, resolve_path, run_command, start
+from run import InputError, Parser, path, run_command
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = REPOSITORY / "report" / "results"
@@ -75,10 +75,10 @@ KEPT = [
 ]
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="reproduce.py", description=__doc__.splitlines()[0])
-    parser.add_argument("runs", nargs="*", metavar="RUN", help=f"some of {', '.join(RUNS)} (default: all)")
-    parser.add_argument("--data_dir", default=os.environ.get("DATA_DIR", str(REPOSITORY / "data")),
+def build_parser() -> Parser:
+    parser = Parser("reproduce.py", __doc__.splitlines()[0])
+    parser.add_argument("runs", nargs="*", default=list(RUNS), metavar="RUN", help="runs to make")
+    parser.add_argument("--data_dir", type=path, default=os.environ.get("DATA_DIR", str(REPOSITORY / "data")),
                         help="directory with MNIST/raw and text; DATA_DIR replaces the default")  # fmt: skip
     parser.add_argument("--force", action="store_true", help="repeat runs that are finished, from their start")
     return parser
@@ -173,9 +173,9 @@ def execute(name: str, command: list[str]) -> None:
     with subprocess.Popen([sys.executable, *command], cwd=REPOSITORY) as process:
         try:
             code = process.wait()
-        except (KeyboardInterrupt, Stopped) as stop:  # let it say what it has saved
-            if isinstance(stop, Stopped) and stop.code != 130:  # of Ctrl-C, the terminal has told the process, too
-                process.send_signal(stop.code - 128)
+        except (KeyboardInterrupt, SystemExit) as stop:  # let it say what it has saved
+            if isinstance(stop, SystemExit):  # of Ctrl-C, the terminal has told the process, too
+                process.terminate()
             process.wait()
             raise
     if code:
@@ -205,40 +205,30 @@ def reproduce(args: argparse.Namespace) -> None:
 
     Raises:
         InputError: there is no such run, its text is not there, or one of the commands failed.
-        Stopped: a signal has ended a run; a message has said how to go on.
+        KeyboardInterrupt, SystemExit: a signal has ended a run; a message has said how to go on.
     """
-    check_paths(args, ["data_dir"])
-    data_dir = str(resolve_path(args.data_dir))  # the runs have another working directory
-    if unknown := [name for name in args.runs if name not in RUNS]:
+    names = args.runs
+    if unknown := [name for name in names if name not in RUNS]:
         raise InputError(f"no run {unknown[0]}: there are {', '.join(RUNS)}")
-    names = args.runs or list(RUNS)
     for name in names:  # before any training, which takes hours
         if args.force or not (RESULTS / name / "summary.json").exists():
-            check_text(name, data_dir)
+            check_text(name, args.data_dir)
     for i, name in enumerate(names):
         try:
             if (RESULTS / name / "summary.json").exists() and not args.force:
-                complete(name, data_dir)
+                complete(name, args.data_dir)
             else:
                 print(f"{name}: run {i + 1} of {len(names)}")
-                bring_to_its_end(name, data_dir, args.force)
+                bring_to_its_end(name, args.data_dir, args.force)
         except subprocess.CalledProcessError as failure:
             code = failure.returncode
             raise InputError(f"{name}: {failure.cmd[0]} stopped with exit code {code}") from failure
-        except (KeyboardInterrupt, Stopped) as stop:
+        except (KeyboardInterrupt, SystemExit):
             # By force, the runs that are finished by now would be repeated again.
             runs = f" for {' '.join(names[i:])} alone" if args.force and i else ""
-            complain("reproduce.py", f"{name} was interrupted: the same command{runs} goes on with it", kind="")
-            stop.explained = True
+            print(f"{name} was interrupted: the same command{runs} goes on with it")
             raise
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, 2 after one sentence about what failed, or 128 + number after a
-    signal."""
-    return run_command(reproduce, build_parser().parse_args(argv), "reproduce.py")
-
-
 if __name__ == "__main__":
-    start()
-    raise SystemExit(main())
+    raise SystemExit(run_command(reproduce, build_parser().parse_args()))

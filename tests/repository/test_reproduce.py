@@ -12,7 +12,6 @@ from types import ModuleType
 import pytest
 
 from part_loader import load_script
-from runs import interruptible
 
 pytestmark = pytest.mark.usefixtures("no_network")
 
@@ -181,7 +180,7 @@ def test_an_interruption_waits_for_the_run_s_last_words(repository, reproduce, t
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        start_new_session=True, preexec_fn=interruptible,
+        start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     try:
         while process.stdout.readline() != "waiting\n":
