@@ -55,7 +55,8 @@ raise SystemExit(runner.main({{name: setup(name) for name in "abc"}}, None, args
 @pytest.fixture
 def script(repository, tmp_path):
     file, log = tmp_path / "script.py", tmp_path / "log"
-    file.write_text(SCRIPT.format(benchmarks=str(repository / "tests/benchmarks"), part=str(repository / "part1"), log=str(log)))
+    benchmarks, part = str(repository / "tests/benchmarks"), str(repository / "part1")
+    file.write_text(SCRIPT.format(benchmarks=benchmarks, part=part, log=str(log)))
     return str(file), log
 
 

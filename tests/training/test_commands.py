@@ -43,10 +43,10 @@ def train_function(part):
 def test_help_and_bad_flags_come_without_pytorch(repository, tmp_path, script):
     (tmp_path / "torch.py").write_text("raise ImportError('PyTorch was imported')\n")
     env = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    run = [sys.executable, str(repository / script)]
-    listed = subprocess.run([*run, "--help"], env=env, capture_output=True, text=True, check=True)
+    run, pipes = [sys.executable, str(repository / script)], {"env": env, "capture_output": True, "text": True}
+    listed = subprocess.run([*run, "--help"], check=True, **pipes)
     assert "--seed" in listed.stdout or "--checkpoint" in listed.stdout
-    refused = subprocess.run([*run, "--sed", "1", "--output_dir", str(tmp_path)], env=env, capture_output=True, text=True)
+    refused = subprocess.run([*run, "--sed", "1", "--output_dir", str(tmp_path)], **pipes)
     assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and "--sed" in refused.stderr
 
 
