@@ -7,8 +7,6 @@ import torch
 from scipy import stats
 from torch import nn
 
-from runs import assert_equal
-
 NOISY = ["gaussian", "universal"]
 
 
@@ -98,7 +96,7 @@ def test_evaluation_repeats_its_draws(part2, kind, tmp_path):
     for _ in range(2):
         with part2.evaluation.evaluating(model):
             found.append(part2.evaluation.encode(model, loader))
-    assert_equal(found[0], found[1])
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
     assert torch.equal(torch.get_rng_state(), state)
     board = Namespace(log_dir=str(tmp_path), add_image=lambda tag, grid, global_step: None)
     for epoch in (1, 2):
