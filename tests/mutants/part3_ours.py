@@ -31,7 +31,7 @@ def _sampling(*edits: tuple[str, str]) -> list[tuple[str, str, str]]:
 OURS = {
     "scale_missing": _gpt((SCORES, "scores = q @ k.transpose(-2, -1)")),
     "scale_by_d": _gpt((SCORES, "scores = (q / q.size(-1)) @ k.transpose(-2, -1)")),
-    "scale_by_the_width": _gpt((SCORES, "scores = (q / math.sqrt(C)) @ k.transpose(-2, -1)")),
+    "scale_by_the_width": _gpt((SCORES, "scores = (q / math.sqrt(self.n_embd)) @ k.transpose(-2, -1)")),
     "scale_multiplied": _gpt((SCORES, SCORES.replace("/ math", "* math"))),
     "scale_by_the_length": _gpt((SCORES, "scores = (q / math.sqrt(S)) @ k.transpose(-2, -1)")),
     "softmax_missing": _gpt(
