@@ -18,6 +18,9 @@ import torch
 from idx_files import write_mnist
 from part_loader import Part
 from plain_figures import plain_figures
+from short_runs import commands as commands
+from short_runs import runs as runs
+from short_runs import runs_of as runs_of
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -13,8 +13,8 @@ from forked import Commands, Result
 
 TEXT = "".join(f"{i} and {i * i % 17} make {(i + i * i) % 17}.\n" for i in range(120))
 FLAGS = {
-    "part1": ["--dataset", "digits", "--epochs", "3", "--batch_size", "60", "--num_filters", "2", "--z_dim", "2"],
-    "part2": ["--dataset", "digits", "--epochs", "3", "--batch_size", "60", "--z_dim", "2"],
+    "part1": ["--dataset", "digits", "--epochs", "2", "--batch_size", "60", "--num_filters", "2", "--z_dim", "2"],
+    "part2": ["--dataset", "digits", "--epochs", "2", "--batch_size", "60", "--z_dim", "2"],
     "part3": ["--model_type", "gpt-nano", "--block_size", "13", "--train_batch_size", "5", "--max_steps", "7",
               "--val_every_n_steps", "3", "--generate_every_n_steps", "4", "--generate_batch_size", "1"],
 }  # fmt: skip

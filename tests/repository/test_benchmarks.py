@@ -132,6 +132,7 @@ def test_plain_gpt(part3, load):
     assert torch.equal(plain.generate(idx, 13), model.generate(idx, 13))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("implementation", ["ours", "baseline"])
 @pytest.mark.parametrize("name", ["part1", "part2", "part3_training"])
 def test_a_measurement(request, load, fake_mnist, monkeypatch, name, implementation):

@@ -23,6 +23,7 @@ def test_images_begin_at_the_mean_grey_value(part2, mnist_dir):
         assert begin.mean().item() == pytest.approx(images.mean().item(), abs=0.03)
 
 
+@pytest.mark.slow
 def test_the_command(initialisation, fake_mnist, tmp_path, monkeypatch):
     """The first two of the trainings that count as black are followed through three epochs."""
     steps, train = [], initialisation.begin

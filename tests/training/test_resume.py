@@ -32,9 +32,14 @@ def test_killed_before_the_first_checkpoint(runs):
     runs.finish("early")
 
 
-@pytest.mark.parametrize("signum, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"])
-def test_signals_tell_how_to_go_on(runs, signum, code):
+@pytest.mark.parametrize(
+    "part, signum, code",
+    [("part1", signal.SIGINT, 130), ("part1", signal.SIGTERM, 143), ("part2", signal.SIGTERM, 143),
+     ("part3", signal.SIGINT, 130)],
+)  # fmt: skip
+def test_signals_tell_how_to_go_on(runs_of, part, signum, code):
     """Promise 2."""
+    runs = runs_of(part)
     first = number_of(runs.moments, "after replacing metrics.csv")
     step = number_of(runs.moments, "after a gradient", after=first)
     name = f"signal{code}"
