@@ -1,5 +1,5 @@
 """What a training needs besides its model: flags, a run directory, whole files, errors in one sentence. The same file
-in all three parts. PyTorch is imported where it is needed, so that errors in flags appear at once."""
+in all three parts. Libraries are imported where they are needed, so that errors in flags appear at once."""
 
 import argparse
 import contextlib
@@ -24,8 +24,6 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 HERE = Path(__file__).resolve().parent
 
@@ -139,6 +137,8 @@ def find_run(run: str, log_dir: Path, file: str) -> Path:
 def open_run(runs: Path, run_dir: Path | None) -> Iterator[Path]:
     """Context in which this process alone writes into a run directory: a new `runs/version_N`, or that of a run to
     resume. If it is stopped, a message says how to go on. Raises InputError where another process writes into it."""
+    from filelock import FileLock, Timeout
+
     if run_dir is None:
         runs.mkdir(parents=True, exist_ok=True)
         for version in itertools.count():  # of several runs that start together, each gets its own
