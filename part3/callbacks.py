@@ -18,10 +18,10 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.core.saving import save_hparams_to_yaml
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from generate import RULE
 from run import InputError, atomic_write, device_name
 
 LOG_EVERY_N_STEPS = 50
-RULE = "-" * 80
 METRICS = ("train_loss", "train_acc", "learning_rate", "val_loss", "val_acc", "val_bpc")
 
 
