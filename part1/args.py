@@ -5,12 +5,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from run import HERE, Parser, number, path, resolve_args, whole_number
+from run import HERE, InputError, Parser, number, path, resolve_args, whole_number
 
 LAST, BEST = "checkpoints/last.ckpt", "checkpoints/best.ckpt"  # in a run directory
 PICTURES = ("samples", "reconstructions", "interpolations", "manifold")
 # A resumed run keeps these flags: with another value, no uninterrupted run could reproduce it.
-FIXED = ("z_dim", "num_filters", "lr", "batch_size", "seed", "dataset")
+FIXED = ("z_dim", "num_filters", "lr", "lr_schedule", "batch_size", "seed", "dataset")
 
 
 def build_parser() -> Parser:
@@ -24,6 +24,8 @@ def build_parser() -> Parser:
     training = parser.add_argument_group("training")
     training.add_argument("--lr", type=number("above 0", lambda lr: lr > 0), default=1e-3,
                           help="learning rate of Adam")  # fmt: skip
+    training.add_argument("--lr_schedule", choices=("constant", "one-cycle"), default="constant",
+                          help="one-cycle: rise to 4 times --lr, then fall to nearly 0 by the last epoch")  # fmt: skip
     training.add_argument("--batch_size", type=whole_number(1, 10**6), default=128,
                           help="images in a batch, on each device")  # fmt: skip
     training.add_argument("--epochs", type=whole_number(1, 10**6), default=80,
@@ -73,7 +75,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def complete_args(args: argparse.Namespace, read: Callable[[Path], dict]) -> tuple:
     """All flags of a training; directory and checkpoint of the run to resume. See `run.resolve_args`."""
-    return resolve_args(args, build_parser(), FIXED, LAST, read)
+    args, run_dir, saved = resolve_args(args, build_parser(), FIXED, LAST, read)
+    if saved and args.lr_schedule == "one-cycle" and args.epochs != (planned := saved["flags"]["epochs"]):
+        raise InputError(f"the one-cycle schedule of the run to resume was planned for --epochs {planned}: leave the "
+                         "flag out, or start a new run")  # fmt: skip
+    return args, run_dir, saved
 
 
 def build_generate_parser() -> Parser:

@@ -18,6 +18,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
+from torch.optim.lr_scheduler import OneCycleLR
 
 from callbacks import AtomicCheckpointIO, BestAndLast, RunRecord, SeedEveryEpoch
 from cnn_encoder_decoder import CNNDecoder, CNNEncoder
@@ -37,11 +38,12 @@ class VAE(pl.LightningModule):
         num_filters: channels of the first convolution.
         z_dim: dimensions of the latent space.
         lr: learning rate of Adam.
+        lr_schedule: "constant"; or "one-cycle" (Smith and Topin, 2018), which ends after the trainer's epochs.
     """
 
     recorded = False  # whether `RunRecord` writes the losses of this training into TensorBoard
 
-    def __init__(self, num_filters: int, z_dim: int, lr: float):
+    def __init__(self, num_filters: int, z_dim: int, lr: float, lr_schedule: str = "constant"):
         super().__init__()
         self.save_hyperparameters()
         self.encoder = CNNEncoder(num_filters=num_filters, z_dim=z_dim)
@@ -75,8 +77,13 @@ class VAE(pl.LightningModule):
         pixels = torch.multinomial(probs.flatten(end_dim=-2), num_samples=1)  # (B*28*28, 1)
         return pixels.view(probs.shape[:-1]).unsqueeze(1)  # (B, 1, 28, 28)
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.parameters(), lr=self.hparams.lr, fused=True)
+    def configure_optimizers(self) -> torch.optim.Optimizer | dict:
+        if self.hparams.lr_schedule == "constant":
+            return torch.optim.Adam(self.parameters(), lr=self.hparams.lr, fused=True)
+        optimizer = torch.optim.Adam(self.parameters(), betas=(0.9, 0.99), fused=True)
+        schedule = OneCycleLR(optimizer, 4 * self.hparams.lr, self.trainer.estimated_stepping_batches, pct_start=0.15,
+                              div_factor=10, final_div_factor=100, cycle_momentum=False)  # fmt: skip
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         L_rec, L_reg, bpd = self(batch[0])
@@ -202,7 +209,7 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
     except (MisconfigurationException, ValueError) as error:
         raise InputError(f"--accelerator, --devices, --num_nodes, --strategy or --precision: {error}") from error
     train_loader, val_loader, test_loader = load_data(args, trainer.strategy.root_device, epoch=finished)
-    vae = VAE(args.num_filters, args.z_dim, args.lr).to(memory_format=torch.channels_last)
+    vae = VAE(args.num_filters, args.z_dim, args.lr, args.lr_schedule).to(memory_format=torch.channels_last)
     if args.compile:
         vae.compile()
     first = trainer.is_global_zero
