@@ -6,6 +6,7 @@ import shutil
 import statistics
 from pathlib import Path
 
+import matplotlib.style
 import torch
 import torch.nn.functional as F
 from pytorch_lightning.utilities.seed import isolate_rng
@@ -85,6 +86,7 @@ def encode(model, loader: DataLoader) -> tuple[Tensor, Tensor]:
     return means, labels
 
 
+@matplotlib.style.context("default")  # not the user's
 def write_results(trainer, record, vae, best_epoch: int, loader: DataLoader, results: dict[str, float]) -> None:
     """Write pictures, codes and scores of the tested model into the run directory, and `summary.json` last. In
     TensorBoard, they stand after the last epoch.

@@ -163,8 +163,9 @@ def _loaders(
 def _read_mnist(root: Path, download: bool) -> list[ImageDataset]:
     """The training and the test set of the files in `root/MNIST/raw`."""
     raw, timeout = root / "MNIST" / "raw", socket.getdefaulttimeout()
+    astray = [place for place in (root, root / "raw", root / "MNIST") if any(place.glob("t*-idx?-ubyte*"))]
     try:
-        if download and not all((raw / Path(name).stem).exists() for name, _ in MNIST.resources):
+        if download and not astray and not all((raw / Path(name).stem).exists() for name, _ in MNIST.resources):
             raw.mkdir(parents=True, exist_ok=True)
             socket.setdefaulttimeout(10)  # seconds
             with FileLock(raw / ".lock"):  # other trainings may need the files, too
@@ -174,7 +175,7 @@ def _read_mnist(root: Path, download: bool) -> list[ImageDataset]:
             raise ValueError("the files hold other data than MNIST's")
         return [ImageDataset(_grey_values(part.data), part.targets) for part in sets]
     except Exception as error:  # damage shows in many ways
-        reason = str(error) or "they are damaged"
+        reason = f"they lie in {astray[0]}" if astray else str(error) or "they are damaged"
         raise InputError(f"MNIST cannot be read from {raw} ({reason}): put its four files there, delete damaged ones, "
                          "name the directory that holds MNIST/raw with --data_dir, or train on the built-in digits "
                          "with --dataset digits") from error  # fmt: skip

@@ -7,6 +7,7 @@ import shutil
 import statistics
 from pathlib import Path
 
+import matplotlib.style
 import torch
 import torch.nn.functional as F
 from scipy.stats import kstest
@@ -94,6 +95,7 @@ def score_test_images(model, loader: DataLoader) -> dict[str, float]:
     return {"recon_loss": recon_loss, **distances_to_prior(codes)}
 
 
+@matplotlib.style.context("default")  # not the user's
 def write_results(
     args: argparse.Namespace,
     run_dir: Path,

@@ -55,7 +55,9 @@ class TextDataset(Dataset):
         if isinstance(self.vocabulary, Characters):
             self.string_to_index = self.vocabulary.string_to_index
             self.index_to_string = dict(enumerate(self.vocabulary.characters))
-        self.data = torch.tensor(self.vocabulary.encode(text), dtype=torch.int32)
+        self.data = torch.cat(
+            [torch.tensor(self.vocabulary.encode(piece), dtype=torch.int32) for piece in pieces(text)]
+        )
         if len(self.data) <= block_size:
             raise InputError(f"a text of {len(self.data)} tokens is too short for windows of {block_size}: take a "
                              "longer text, or lower --block_size")  # fmt: skip
@@ -84,6 +86,17 @@ class TextDataset(Dataset):
             index = index.pin_memory().to(self.data.device, non_blocking=True)
         windows = self.windows[index].long()
         return windows[:, :-1], windows[:, 1:]
+
+
+def pieces(text: str, size: int = 1_000_000) -> Iterator[str]:
+    """A text in pieces of about `size` characters, since a tokenizer needs a hundred times the memory of its text. They
+    are cut before a line break and a character that is no white space, where tokens of GPT-2 end."""
+    start = 0
+    for cut in re.finditer(r"(?=\n\S)", text):
+        if cut.start() - start >= size:
+            yield text[start : cut.start()]
+            start = cut.start()
+    yield text[start:]
 
 
 class Batches(Sampler):

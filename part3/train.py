@@ -15,6 +15,7 @@ import statistics
 import sys
 from pathlib import Path
 
+import matplotlib.style
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
@@ -231,6 +232,7 @@ def train(args: argparse.Namespace) -> dict[str, float]:
     return {name: record.rows[-1][name] for name in METRICS}
 
 
+@matplotlib.style.context("default")  # not the user's
 def write_results(args: argparse.Namespace, run_dir: Path, trainer: pl.Trainer, record: RunRecord, module) -> None:
     """Write the curves into the run directory, and `summary.json` last."""
     rows, config = record.rows, module.model.config

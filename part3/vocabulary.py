@@ -65,6 +65,8 @@ class BytePairs:
 
     def __init__(self, tokenizer: Tokenizer):
         self.tokenizer = tokenizer
+        tokenizer.no_truncation()  # which a file may hold from an earlier use
+        tokenizer.no_padding()
         self.vocab_size = tokenizer.get_vocab_size()
 
     def encode(self, text: str) -> list[int]:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course.criterion import expect
+from course.criterion import Unjudged, expect
 
 Z = 3  # latent dimensions where a criterion is free to choose
 FAKE = 1000.0  # first number of the codes that stand for the encoder's, so that a discriminator can tell them apart
@@ -114,14 +114,15 @@ def standing_in(part) -> Iterator[None]:
 def new_model(part, base: type | None = None) -> nn.Module:
     """The student's AdversarialAE with the networks above inside."""
     kind = base or part.models.AdversarialAE
-    with standing_in(part):
+    with standing_in(part), torch.random.fork_rng(devices=[]):  # the same weights at each call
+        torch.manual_seed(0)
         try:
             model = kind(z_dim=Z)
         except Exception:  # a constructor that fails has criteria of its own
             model = kind.__new__(kind)
             nn.Module.__init__(model)
             model.z_dim = Z
-    model.encoder, model.decoder, model.discriminator = Encoder(Z), Decoder(Z), Discriminator(Z)
+        model.encoder, model.decoder, model.discriminator = Encoder(Z), Decoder(Z), Discriminator(Z)
     return model
 
 
@@ -141,18 +142,29 @@ def on_logits(part, check: Callable[[bool], None]) -> None:
     probabilities, with one that does."""
     try:
         check(False)
-    except Exception:
+    except Exception as first:
         if not gives_probabilities(part):
             raise
         try:
             check(True)
         except Exception:
-            check(False)
+            raise first from None
+
+
+class NotANumber(Unjudged):
+    """A loss is NaN, which the criteria on cross entropy tell."""
+
+
+NAN = "the loss is NaN: is a logarithm taken of raw logits, which may be negative?"
 
 
 def number(value: Any) -> float:
-    """A logged value as a number: a tensor with one element, with or without a graph, or a number."""
-    return float(value.detach()) if isinstance(value, Tensor) else float(value)
+    """A logged value as a number: a tensor with one element, with or without a graph, or a number. Raises
+    NotANumber."""
+    found = float(value.detach()) if isinstance(value, Tensor) else float(value)
+    if found != found:
+        raise NotANumber("a loss is NaN")
+    return found
 
 
 def close(a: float, b: float, tolerance: float = 1e-3) -> bool:
@@ -305,16 +317,23 @@ def _cuts_codes_off(part) -> bool:
 
 
 def play(
-    part, *, lambda_: float = 0.5, ae_scale: float = 1.0, d_scale: float = 1.0, lr: float = 0.0, batches: int = 3
+    part,
+    *,
+    model: nn.Module | None = None,
+    lambda_: float = 0.5,
+    ae_scale: float = 1.0,
+    d_scale: float = 1.0,
+    lr: float = 0.0,
+    batches: int = 3,
 ) -> SimpleNamespace:
-    """One epoch of the student's `train_aae` with a right model and equal batches of images.
+    """One epoch of the student's `train_aae` with this model, or a right one, and equal batches of images.
 
     Returns:
         `model`; `start`, its parameters before; `ae` and `disc`, the gradients of encoder and decoder at each step of
         their optimizer, and of the discriminator at each of its.
     """
     torch.manual_seed(0)
-    model = righted(part)
+    model = model or righted(part)
     model.ae_scale, model.d_scale = ae_scale, d_scale
     autoencoder = [*model.encoder.parameters(), *model.decoder.parameters()]
     optimizers = torch.optim.SGD(autoencoder, lr=lr), torch.optim.SGD(model.discriminator.parameters(), lr=lr)
@@ -337,4 +356,27 @@ def play(
             Path(folder, name).mkdir(parents=True)
         with patch.multiple(part.train, create=True, save_reconstruction=lambda *args, **kwargs: None):
             part.train.train_aae(3, model, loader, Logger(folder), Logger(folder), *optimizers, lambda_)
-    return SimpleNamespace(model=model, start=start, ae=steps[0], disc=steps[1])
+    return SimpleNamespace(model=model, start=start, ae=steps[0], disc=steps[1], images=images[:4])
+
+
+def expect_own_loss(found: SimpleNamespace, name: str) -> None:
+    """Compare the gradient of the first step of 'ae' or 'disc', where the other loss is 0, with that of the loss that
+    the model returns. The model's log has losses with other gradients."""
+    model = found.model
+    z = model.encoder(found.images)
+    if name == "ae":
+        lambda_ = model.lambdas[0]
+        loss, network = model.get_loss_autoencoder(found.images, model.decoder(z), z, lambda_)[0], "autoencoder"
+        parameters = [*model.encoder.parameters(), *model.decoder.parameters()]
+    else:
+        loss, network = model.get_loss_discriminator(z)[0], "discriminator"
+        parameters = list(model.discriminator.parameters())
+    right = torch.cat([gradient.flatten() for gradient in torch.autograd.grad(loss, parameters)])
+    directions = [F.normalize(gradient, dim=0) for gradient in (right, getattr(found, name)[0])]
+    expect(
+        torch.dist(*directions) < 0.02,
+        f"train_aae steps on another loss than the one that get_loss_{network} returns: call backward on the first of "
+        "its two results, not on an entry of the dictionary for the log",
+        expected="the gradient of the returned loss",
+        got="another gradient",
+    )

@@ -10,9 +10,18 @@ something is wrong; the first line of its docstring is its title:
         expect(close(got, 0.5), "the ½ of the closed form is missing", given="mean 1, log std 0", expected=0.5, got=got)
 """
 
+import os
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+# Variables that the template's functions return or use without giving them a value.
+VARIABLES = {
+    "z", "KLD", "bpd", "img_grid", "L_rec", "L_reg", "x_samples", "x_mean", "mean", "log_std", "optimizer",
+    "recon_x", "preds", "ae_loss", "gen_loss", "recon_loss", "disc_loss", "loss_real", "loss_fake", "logging_dict",
+    "y", "att", "q", "k", "v", "logits", "probs", "idx_next",
+}  # fmt: skip
 
 
 class Failure(Exception):
@@ -23,14 +32,27 @@ class Failure(Exception):
         given: the input; expected: the right answer; got: the student's. Tensors and numbers are printed briefly.
     """
 
+    empty = False  # whether nothing was there to be judged
+
     def __init__(self, hint: str, *, given: Any = None, expected: Any = None, got: Any = None):
         super().__init__(hint)
         self.hint = hint
         self.given, self.expected, self.got = given, expected, got
 
 
+class Nothing(Failure):
+    """Nothing happens where something should: criteria that pass only because of that (`points.NEEDS`) give no
+    points, either."""
+
+    empty = True
+
+
 class Remark(Failure):
     """A finding that costs no points: it is shown, and the criterion counts as passed."""
+
+
+class Unjudged(Exception):
+    """Nothing can be said here, since a mistake that another criterion tells hides it: no points, and no mistake."""
 
 
 def expect(ok: Any, hint: str, *, given: Any = None, expected: Any = None, got: Any = None) -> None:
@@ -41,11 +63,26 @@ def expect(ok: Any, hint: str, *, given: Any = None, expected: Any = None, got: 
         raise Failure(hint, given=given, expected=expected, got=got)
 
 
+def place(error: BaseException) -> str:
+    """Where in the student's files, which lie in the working directory, an exception arose: " (part3/gpt.py, line 7)",
+    or nothing."""
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(os.getcwd())]
+    return f" ({os.path.relpath(own[-1].filename, os.pardir)}, line {own[-1].lineno})" if own else ""
+
+
+def said(error: BaseException) -> str:
+    """An exception's kind, beginning of its text, and place."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}{place(error)}"
+
+
 def is_gap(error: BaseException) -> bool:
     """Whether this is what a template's gap raises: NotImplementedError, a bare `raise`, or, where a gap without an
-    exception leaves a variable without a value or with None, UnboundLocalError and what None cannot do."""
+    exception leaves a variable without a value, or with None or `...`, UnboundLocalError, the name of a variable of the
+    template, and what None cannot do."""
     if isinstance(error, (AttributeError, TypeError)):
-        return "NoneType" in str(error)
+        return "NoneType" in str(error) or "ellipsis" in str(error)
+    if isinstance(error, NameError) and error.name in VARIABLES:
+        return True
     return isinstance(error, (NotImplementedError, UnboundLocalError)) or "No active exception to reraise" in str(error)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 FUNCTIONS = {
     "sample_reparameterize", "KLD", "elbo_to_bpd", "visualize_manifold", "forward", "sample", "configure_optimizers",
-    "get_loss_autoencoder", "get_loss_discriminator",
+    "get_loss_autoencoder", "get_loss_discriminator", "generate", "train_aae",
 }  # fmt: skip
 
 
@@ -85,7 +85,7 @@ def _is_gap(function: ast.FunctionDef, known: set[str]) -> bool:
     changed = {name for node in nodes if node not in plain for name in _bound(node)}
 
     def is_nothing(value: ast.expr | None) -> bool:
-        if value is None or (isinstance(value, ast.Constant) and value.value is None):
+        if value is None or (isinstance(value, ast.Constant) and value.value in (None, ...)):
             return True
         if isinstance(value, (ast.Tuple, ast.List, ast.Dict)):
             parts = value.values if isinstance(value, ast.Dict) else value.elts
@@ -97,5 +97,6 @@ def _is_gap(function: ast.FunctionDef, known: set[str]) -> bool:
         return value.id not in arguments and all(map(is_nothing, values[value.id]))
 
     returned = [node.value for node in nodes if isinstance(node, ast.Return)]
-    empty = isinstance(function.body[-1], ast.Pass) or (ast.get_docstring(function) and len(function.body) == 1)
+    last = function.body[-1]
+    empty = isinstance(last, ast.Pass) or (isinstance(last, ast.Expr) and isinstance(last.value, ast.Constant))
     return all(map(is_nothing, returned)) and bool(returned or empty)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from course.criterion import Criterion
-from course.points import BY_HAND, POINTS, QUESTIONS
+from course.points import BY_HAND, NEEDS, POINTS, QUESTIONS
 from course.sandbox import Ended, Job, Limits, run_jobs
 from course.submission import PARTS, Submission, copied
 
@@ -21,8 +21,10 @@ CODING = ("1.7", "1.8", "1.9", "2.4", "2.5", "2.6", "3.2", "3.3")
 class Finding:
     """What one criterion found.
 
-    `status` is 'passed', 'remark' (passed, with something to say), 'failed' or 'missing' (its part is not there).
-    `unexpected` says that the code broke off where the criterion had no words of its own for it.
+    `status` is 'passed', 'remark' (passed, with something to say), 'failed', 'unjudged' (no points, since nothing
+    happened that could be judged; what is wrong, another criterion says) or 'missing' (its part is not there).
+    `unexpected` says that the code broke off where the criterion had no words of its own for it, `empty` that nothing
+    was there to be judged.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Finding:
     expected: str | None = None
     got: str | None = None
     unexpected: bool = False
+    empty: bool = False
     seconds: float = 0.0
 
     @property
@@ -107,20 +110,33 @@ def grade(
     limits: Limits | None = None,
     verbose: bool = False,
     progress: Callable[[int, int], None] = lambda done, of: None,
-) -> list[SolutionResult]:
-    """Run the criteria on the solutions, `at_once` side by side, and add up."""
+) -> Iterator[SolutionResult]:
+    """Run the criteria on the solutions, `at_once` side by side, and yield the results of each as soon as it and those
+    before it are done."""
     ended: dict[tuple[int, str], Ended] = {}
+    keys = [[(index, one.name) for one in criteria.values() if one.part in submission.parts]
+            for index, submission in enumerate(submissions)]  # fmt: skip
     scratch = Path(tempfile.mkdtemp(prefix="grade-"))
+    done = 0
+
+    def complete() -> Iterator[SolutionResult]:
+        nonlocal done
+        while done < len(keys) and all(key in ended for key in keys[done]):
+            yield added_up(done, submissions[done], criteria, ended)
+            done += 1
+
     try:
-        jobs = list(_jobs(submissions, criteria, scratch, verbose))
-        progress(0, len(jobs))
-        for job, end in run_jobs(jobs, at_once, limits or Limits(), quiet=not verbose):
+        progress(0, sum(map(len, keys)))
+        for job, end in run_jobs(
+            _jobs(submissions, criteria, scratch, verbose), at_once, limits or Limits(), not verbose
+        ):
             ended[job.key] = end
             shutil.rmtree(_folder(scratch, *job.key), ignore_errors=True)
-            progress(len(ended), len(jobs))
+            progress(len(ended), sum(map(len, keys)))
+            yield from complete()
+        yield from complete()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return [added_up(index, submission, criteria, ended) for index, submission in enumerate(submissions)]
 
 
 def _folder(scratch: Path, index: int, name: str) -> Path:
@@ -166,6 +182,11 @@ def added_up(index: int, submission: Submission, criteria: dict[str, Criterion],
             if criterion.question == number:
                 finding = Finding(criterion.name, criterion.title, weights.get(criterion.name, 0), "failed")
                 questions[number].findings.append(_filled(finding, ended.get((index, criterion.name)), part))
+    findings = {finding.name: finding for question in questions.values() for finding in question.findings}
+    for name, others in NEEDS.items():
+        empty = [findings[other].title for other in others if other in findings and findings[other].empty]
+        if empty and name in findings and findings[name].status in ("passed", "remark"):
+            findings[name].status, findings[name].hint = "unjudged", f"counts once this holds: {empty[0]}"
     return SolutionResult(submission, questions, missing)
 
 
@@ -175,7 +196,7 @@ def _filled(finding: Finding, end: Ended | None, part: str) -> Finding:
         return finding
     finding.seconds = round(end.seconds, 2)
     if end.result is None:
-        finding.hint, finding.unexpected = end.why, True
+        finding.hint, finding.unexpected, finding.empty = end.why, True, True
     else:
         vars(finding).update(end.result)
     return finding

@@ -2,7 +2,7 @@
 
 from html import escape
 
-from course.grading import CODING, Finding, QuestionResult, SolutionResult
+from course.grading import CODING, Finding, SolutionResult
 from course.points import QUESTIONS
 from course.reports import points
 
@@ -12,8 +12,8 @@ body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem; }
 table { border-collapse: collapse; }
 th, td { border: 1px solid var(--line); padding: .4rem .6rem; vertical-align: top; text-align: left; }
 thead th { position: sticky; top: 0; background: Canvas; }
-tbody th { position: sticky; left: 0; background: Canvas; min-width: 10rem; }
-td.cell { min-width: 7rem; } td.cell:has(details[open]) { min-width: 22rem; }
+tbody th { position: sticky; left: 0; background: Canvas; max-width: 18rem; overflow-wrap: anywhere; }
+td.cell:has(details[open]) { min-width: 22rem; }
 td.full { background: var(--full); } td.some { background: var(--some); } td.none { background: var(--none); }
 summary { cursor: pointer; white-space: nowrap; }
 small, dt { opacity: .7; font-weight: normal; }
@@ -25,26 +25,18 @@ dl { display: grid; grid-template-columns: auto 1fr; gap: 0 .6rem; margin: .1rem
 
 def page(results: list[SolutionResult]) -> str:
     """The page; it needs no other file and no network."""
-    asked = {number: result.questions[number] for result in results for number in CODING if number in result.questions}
-    heads = "".join(f"<th>{number}<br><small>{_heading(asked.get(number), number)}</small></th>" for number in CODING)
+    heads = "".join(f"<th>{number}<br><small>{points(QUESTIONS[number])}</small></th>" for number in CODING)
     rows = "\n".join(_row(result) for result in results)
     written = ", ".join(number for number in QUESTIONS if number not in CODING)
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>Grades</title><style>{STYLE}</style></head><body>
 <h1>Deep generative models and transformers</h1>
-<p>Points that tests can give. A click on a cell shows the reasons. By hand: questions {written}, and what the heads of
-the columns name.</p>
+<p>Points by tests, of those that tests can give; below a question, all its points. A raised number counts the reasons
+for lost points, which a click shows. By hand: the rest of these questions, and {written}.</p>
 <table><thead><tr><th>Solution</th><th>Points</th>{heads}</tr></thead><tbody>
 {rows}
 </tbody></table></body></html>
 """
-
-
-def _heading(question: QuestionResult | None, number: str) -> str:
-    if question is None:
-        return f"{points(QUESTIONS[number])} points"
-    by_hand = f", {points(question.by_hand)} by hand" if question.by_hand else ""
-    return f"{points(QUESTIONS[number])} points{by_hand}"
 
 
 def _row(result: SolutionResult) -> str:
@@ -52,7 +44,7 @@ def _row(result: SolutionResult) -> str:
     notes = [*submission.notes, *(f"{part}: {why}" for part, why in result.missing.items())]
     name = f"{escape(submission.name)}<br><small>edition {submission.edition}"
     name += "".join(f"<br>{escape(note)}" for note in notes) + "</small>"
-    total = f"{points(result.reached)} <small>of {points(result.reachable)}</small>"
+    total = f"{points(result.reached)}<small>/{points(result.reachable)}</small>"
     cells = "".join(_cell(result, number) for number in CODING)
     return f"<tr><th>{name}</th><td>{total}</td>{cells}</tr>"
 
@@ -60,15 +52,14 @@ def _row(result: SolutionResult) -> str:
 def _cell(result: SolutionResult, number: str) -> str:
     question = result.questions.get(number)
     if question is None or f"part{number[0]}" in result.missing:
-        return '<td class="cell"><small>no part</small></td>'
+        return '<td class="cell"><small>-</small></td>'
     reasons = list(question.reasons.values())
     failed = sum(said[0].status == "failed" for said in reasons)
     colour = "full" if not failed else "some" if question.reached else "none"
-    score = f"{points(question.reached)} <small>of {points(question.reachable)}</small>"
+    score = f"{points(question.reached)}<small>/{points(question.reachable)}</small>"
     if reasons:
-        count = f"{failed} reason{'s' if failed > 1 else ''}" if failed else "remark"
         items = "".join(map(_item, reasons))
-        score = f"<details><summary>{score} <small>· {count}</small></summary><ul>{items}</ul></details>"
+        score = f"<details><summary>{score} <sup>{failed or '*'}</sup></summary><ul>{items}</ul></details>"
     return f'<td class="cell {colour}">{score}</td>'
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from course import packages
-from course.criterion import REGISTRY, Criterion, Failure, Remark, is_gap
+from course.criterion import REGISTRY, Criterion, Failure, Remark, Unjudged, is_gap
 from course.gaps import GapFinder
 from course.student import StudentPart
 
@@ -74,8 +74,8 @@ def load_criteria(directory: Path | None = None) -> dict[str, Criterion]:
 
 
 def judge(name: str, folder: Path, part: str, edition: str, notify: Callable[[str], None], verbose: bool) -> dict:
-    """What the criterion of this name finds: a dictionary with `status` ('passed', 'remark' or 'failed'), `hint`,
-    `given`, `expected`, `got`. The working directory becomes the part's folder."""
+    """What the criterion of this name finds: a dictionary with `status` ('passed', 'remark', 'failed' or 'unjudged'),
+    `hint`, `given`, `expected`, `got`. The working directory becomes the part's folder."""
     os.chdir(folder)
     os.environ.pop("DATA_DIR", None)
     sys.argv = [str(folder / "train.py")]
@@ -93,11 +93,13 @@ def judge(name: str, folder: Path, part: str, edition: str, notify: Callable[[st
         status = "remark" if isinstance(failure, Remark) else "failed"
         values = {key: _printed(getattr(failure, key)) for key in ("given", "expected", "got")}
         _trace(verbose)
-        return {"status": status, "hint": _short(failure.hint), **values}
+        return {"status": status, "hint": _short(failure.hint), "empty": failure.empty, **values}
+    except Unjudged as reason:
+        return {"status": "unjudged", "hint": str(reason)}
     except BaseException as error:  # also SystemExit and pytest's outcomes
         _trace(verbose)
         hint = _in_words(error, folder) + _about(_tops(replaced))
-        return {"status": "failed", "hint": _short(hint), "unexpected": True}
+        return {"status": "failed", "hint": _short(hint), "unexpected": True, "empty": True}
     return {"status": "passed", "hint": ""}
 
 
@@ -134,8 +136,11 @@ def _in_words(error: BaseException, folder: Path) -> str:
         if isinstance(error, NameError):
             name = re.search(r"'(\w+)'", text)
             name = name.group(1) if name else "a variable"
-            why = "is it implemented?" if isinstance(error, UnboundLocalError) else "is it implemented, or imported?"
-            return f"{_function(error)} gives {name} no value ({where}): {why}"
+            if is_gap(error):
+                return f"{_function(error)} is not implemented: it gives {name} no value ({where})"
+            return f"{_function(error)} gives {name} no value ({where}): is it implemented, or imported?"
+        if "ellipsis" in text:
+            return f"{_function(error)} is not implemented ({where} works with `...`)"
         if "NoneType" in text:
             return f"{where} (`{own[-1].line}`) works with None: is what it uses implemented?"
         if is_gap(error):

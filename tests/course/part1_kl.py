@@ -6,7 +6,7 @@ Accepted: any algebraic form; a KLD that takes the log variance, if VAE.forward 
 import torch
 from torch import Tensor
 
-from course.criterion import criterion, expect
+from course.criterion import Failure, criterion, expect, said
 from course.standins_part1 import Decoder, close, images, kl, make_vae, number, replaced
 
 CASES = [(0.0, 0.0), (1.3, 0.0), (0.0, -0.7), (-2.1, 0.4), (0.3, 1.5)]
@@ -73,6 +73,27 @@ def kl_summed_over_latents(part):
         hint = "the latent dimensions are averaged: they must be summed"
     right = got.shape == (5,) and torch.allclose(got, single.sum(dim=1), rtol=1e-3, atol=1e-4)
     expect(right, hint, given="five images with three latent dimensions", expected=single.sum(dim=1), got=got)
+
+
+@criterion("1.7")
+def kl_of_any_shape(part):
+    """KL divergence of tensors of any number of dimensions is summed over the last."""
+    generator = torch.Generator().manual_seed(2)
+    try:
+        kl_summed_over_latents(part)
+    except Failure:
+        return  # wrong for two dimensions already
+    for shape in ((4,), (3, 5, 4)):
+        mean = torch.randn(shape, generator=generator)
+        rows = part.utils.KLD(mean.reshape(-1, 4), 0.3 * mean.reshape(-1, 4)).reshape(shape[:-1])
+        try:
+            got = torch.as_tensor(part.utils.KLD(mean, 0.3 * mean))
+        except Exception as error:
+            hint = "KLD fails for tensors that have not two dimensions: the template asks for any shape"
+            raise Failure(hint, given=f"the shape {list(shape)}", got=said(error)) from error
+        right = got.numel() == rows.numel() and torch.allclose(got.reshape(rows.shape), rows, atol=1e-4)
+        hint = "the sum is over the last dimension, dim=-1, of a tensor of any shape"
+        expect(right, hint, given=f"the shape {list(shape)}", expected=list(shape[:-1]), got=got)
 
 
 def takes_log_variance(part) -> bool:

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from course.criterion import Failure, criterion, expect
+from course.criterion import Failure, Unjudged, criterion, expect, said
 from course.part1_kl import takes_log_variance
 from course.standins_part1 import (
     PIXELS,
     Z_DIM,
+    NotANumber,
     bpd,
     close,
     either,
@@ -114,9 +115,13 @@ def _gives_log_probabilities(part) -> bool:
 def reconstruction_takes_logits(part):
     """The softmax is applied once, inside the cross-entropy."""
     vae, imgs = make_vae(part), images(BATCH)
-    scale = _per_pixel_scale(vae)
-    vae.decoder.logits = sure_of(imgs, confidence=12.0)
-    got = _reconstruction(vae, imgs) / scale
+    try:
+        scale = _per_pixel_scale(vae)
+        vae.decoder.logits = sure_of(imgs, confidence=12.0)
+        got = _reconstruction(vae, imgs) / scale
+    except NotANumber as error:
+        hint = "the loss is NaN: is a logarithm taken of raw logits, which may be negative?"
+        raise Failure(hint, given="logits of both signs", expected="a number", got="NaN") from error
     hint = "the loss is not the cross-entropy of the logits"
     if 1.7 < got < 2.9:
         hint = "a softmax comes before cross_entropy, which has one in it: give it the logits as they are"
@@ -314,10 +319,10 @@ def a_batch_of_one(part):
             losses(vae, images(BATCH))
         except NotImplementedError:
             raise
-        except Exception:
-            return  # wrong for every batch, which other criteria judge
+        except Exception as error:  # which other criteria judge
+            raise Unjudged("VAE.forward fails for every batch") from error
         hint = "a single image stops VAE.forward: imgs.squeeze() drops the batch axis, too; squeeze(1) does not"
         try:
             losses(vae, images(1))
         except Exception as error:
-            raise Failure(hint, given="one image", got=f"{type(error).__name__}: {error}") from error
+            raise Failure(hint, given="one image", got=said(error)) from error

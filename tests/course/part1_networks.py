@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from course.criterion import Failure, criterion, expect, is_gap
+from course.criterion import Failure, criterion, expect, is_gap, said
 from course.one_sided import expect_both_signs
 from course.standins_part1 import Z_DIM, construct, images, network
 
@@ -64,7 +64,10 @@ def decoder_outputs(part):
     with torch.no_grad():
         logits = decoder(torch.randn(5, Z_DIM))
     expect(isinstance(logits, Tensor), "the decoder returns a tensor of logits", got=type(logits).__name__)
-    expect(logits.shape == (5, 16, 28, 28), "the decoder returns 16 logits for each pixel of 28 x 28 (output padding?)",
+    hint = "the decoder returns 16 logits for each pixel of 28 x 28"
+    expect(logits.shape[-2:] == (28, 28), hint + ": is the output padding right?",
+           given="5 latent vectors", expected=[5, 16, 28, 28], got=logits.shape)  # fmt: skip
+    expect(logits.shape == (5, 16, 28, 28), hint,
            given="5 latent vectors", expected=[5, 16, 28, 28], got=logits.shape)  # fmt: skip
     expect(not torch.equal(logits[0], logits[1]), "every latent vector gives the same logits")
 
@@ -115,7 +118,7 @@ def networks_with_two_latents(part):
         except NotImplementedError:
             raise
         except RuntimeError as error:
-            raise Failure(hint.format(name), given="z_dim 2", got=str(error)) from error
+            raise Failure(hint.format(name), given="z_dim 2", got=said(error)) from error
     with torch.no_grad():
         usual = (
             network(part, "CNNEncoder").eval()(imgs)[0].shape,

@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from course.criterion import Failure, Remark, criterion, expect
+from course.criterion import Failure, Remark, criterion, expect, said
 from course.standins_part1 import close
 
 
@@ -103,6 +103,26 @@ def reparameterisation_noise_is_independent(part):
     )
     again = part.utils.sample_reparameterize(ones, ones).detach()
     expect(not torch.equal(z, again), "a second call gives the same noise: do not fix the seed inside")
+
+
+@criterion("1.7")
+def reparameterisation_of_any_shape(part):
+    """Mean and standard deviation may have any number of dimensions."""
+    try:
+        reparameterisation_noise_is_independent(part)
+    except Failure:
+        return  # wrong for two dimensions already
+    for shape in ((6,), (2, 3, 6)):
+        ones = torch.ones(shape)
+        try:
+            z = part.utils.sample_reparameterize(ones, ones).detach()
+        except Exception as error:
+            hint = "sample_reparameterize fails for tensors that have not two dimensions: the template asks for any"
+            raise Failure(hint, given=f"the shape {list(shape)}", got=said(error)) from error
+        right = z.shape == ones.shape and len(z.unique()) == z.numel()
+        hint = "each element of a mean of any shape needs noise of its own: torch.randn_like(std)"
+        got = f"shape {list(z.shape)}, {len(z.unique())} different values"
+        expect(right, hint, given=f"the shape {list(shape)}", expected=f"{ones.numel()} values", got=got)
 
 
 @criterion("1.7")

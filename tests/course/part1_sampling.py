@@ -225,6 +225,8 @@ def saved_samples_have_the_right_brightness(part):
                 raise
             callback.sample_and_save(trainer, vae, 3)
         files = sorted(Path(folder).rglob("*epoch_3_samples.png"))
+        if part.edition == "2021":  # whose template leaves the names free
+            files = sorted(Path(folder).rglob("*.png"), key=lambda file: "mean" in file.name)
         expect(
             files,
             "no file epoch_3_samples.png in the run directory",

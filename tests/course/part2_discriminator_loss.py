@@ -10,7 +10,9 @@ import itertools
 import torch
 
 from course.aae_standins import (
+    NAN,
     Judge,
+    NotANumber,
     Z,
     close,
     codes,
@@ -23,7 +25,7 @@ from course.aae_standins import (
     on_logits,
     prior_draws,
 )
-from course.criterion import Remark, criterion, expect
+from course.criterion import Failure, Nothing, Remark, Unjudged, criterion, expect
 from course.cross_entropy import SMOOTHED, smoothed, softplus
 from course.pretended_gpu import on_gpu, stays_on_gpu
 
@@ -42,6 +44,8 @@ def discriminator_has_both_terms(part):
     """The discriminator's loss asks about draws from the prior and about codes."""
 
     def check(probabilities: bool) -> None:
+        if not any(_depends(part, probabilities)):
+            raise Nothing("disc_loss is the same whatever the discriminator says: it must be asked about both kinds")
         for name, high, low in (
             ("draws from the prior", (2.0, 0.0), (-2.0, 0.0)),
             ("the encoder's codes", (0.0, 2.0), (0.0, -2.0)),
@@ -82,10 +86,13 @@ def discriminator_is_cross_entropy(part):
     """Both terms are binary cross entropies on logits, averaged over the batch."""
 
     def check(probabilities: bool) -> None:
-        if not all(_depends(part, probabilities)):
-            return  # which discriminator_has_both_terms tells
         points = ((1.5, -0.5), (-1.0, 2.0), (0.3, 0.7))
-        got = [discriminator_losses(part, real, fake, probabilities).total for real, fake in points]
+        try:
+            if not all(_depends(part, probabilities)):
+                return  # which discriminator_has_both_terms tells
+            got = [discriminator_losses(part, real, fake, probabilities).total for real, fake in points]
+        except NotANumber as error:
+            raise Failure(NAN, given="logits of both signs", expected="a number", got="NaN") from error
         forms = [
             [a * softplus(s * real) + b * softplus(t * fake) for real, fake in points]
             for a, b, s, t in itertools.product((-1, -0.5, 0, 0.5, 1), (-1, -0.5, 0, 0.5, 1), (1, -1), (1, -1))
@@ -209,7 +216,7 @@ def prior_is_normal(part):
     """The prior is a standard normal distribution, drawn anew in each step."""
     draws = prior_draws(part, 256, calls=30)
     if not draws:
-        return  # the term for the prior is missing, which has its own criterion
+        raise Unjudged("the discriminator is shown no draws from the prior")
     expect_normal(
         torch.cat([draw.flatten() for draw in draws[:30]]), "the prior must be N(0, I): draw from it with torch.randn"
     )
@@ -226,7 +233,7 @@ def prior_has_the_shape_of_the_codes(part):
     for batch in (7, 11):
         draws = prior_draws(part, batch)
         if not draws:
-            return
+            raise Unjudged("the discriminator is shown no draws from the prior")
         draw = draws[0]
         expect(
             tuple(draw.shape) == (batch, Z),

@@ -8,7 +8,9 @@ tensors or numbers.
 import torch
 
 from course.aae_standins import (
+    NAN,
     Judge,
+    NotANumber,
     autoencoder_losses,
     close,
     codes,
@@ -17,7 +19,7 @@ from course.aae_standins import (
     number,
     on_logits,
 )
-from course.criterion import Remark, criterion, expect
+from course.criterion import Failure, Nothing, Remark, criterion, expect
 from course.cross_entropy import SMOOTHED, smoothed, softplus
 
 
@@ -31,12 +33,12 @@ def generator_asks_the_discriminator(part):
 
     def check(probabilities: bool) -> None:
         fooled, caught = _gen(part, 2.0, probabilities), _gen(part, -2.0, probabilities)
-        expect(
-            abs(fooled - caught) > 1e-3,
-            "gen_loss is the same whatever the discriminator says of the codes: it must be asked about z_fake",
-            given="codes with logit 2, then -2",
-            got=f"{fooled:.4g}, then {caught:.4g}",
-        )
+        if abs(fooled - caught) < 1e-3:
+            raise Nothing(
+                "gen_loss is the same whatever the discriminator says of the codes: it must be asked about z_fake",
+                given="codes with logit 2, then -2",
+                got=f"{fooled:.4g}, then {caught:.4g}",
+            )
 
     on_logits(part, check)
 
@@ -64,7 +66,10 @@ def generator_is_cross_entropy(part):
 
     def check(probabilities: bool) -> None:
         logits = (-2.0, 0.5, 3.0)
-        got = [_gen(part, logit, probabilities) for logit in logits]
+        try:
+            got = [_gen(part, logit, probabilities) for logit in logits]
+        except NotANumber as error:
+            raise Failure(NAN, given=f"codes with logit {logits[0]}", expected="a number", got="NaN") from error
         if max(got) - min(got) < 1e-3:
             return  # asks no discriminator, which has its own criterion
         right = [softplus(-logit) for logit in logits]

@@ -6,8 +6,8 @@ before they do harm; one pass through the encoder or two; any use of the loggers
 
 import torch
 
-from course.aae_standins import play
-from course.criterion import criterion, expect
+from course.aae_standins import expect_own_loss, play
+from course.criterion import Nothing, criterion, expect
 
 
 def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
@@ -22,7 +22,8 @@ def _pile_up(steps: list[torch.Tensor]) -> bool:
 def autoencoder_learns(part):
     """An epoch changes encoder and decoder."""
     found = play(part, lr=0.05)
-    expect(found.ae, "train_aae never calls optimizer_ae.step()")
+    if not found.ae:
+        raise Nothing("train_aae never calls optimizer_ae.step()")
     for network in ("encoder", "decoder"):
         moved = any(
             not torch.equal(p, found.start[name])
@@ -30,16 +31,19 @@ def autoencoder_learns(part):
             if name.startswith(network)
         )
         expect(moved, f"train_aae leaves the {network} as it was")
+    expect_own_loss(play(part, d_scale=0.0, lambda_=0.1), "ae")
 
 
 @criterion("2.5")
 def discriminator_learns(part):
     """An epoch changes the discriminator."""
     found = play(part, lr=0.05)
-    expect(found.disc, "train_aae never calls optimizer_disc.step()")
+    if not found.disc:
+        raise Nothing("train_aae never calls optimizer_disc.step()")
     parameters = found.model.named_parameters()
     moved = any(not torch.equal(p, found.start[name]) for name, p in parameters if name.startswith("discriminator"))
     expect(moved, "train_aae leaves the discriminator as it was")
+    expect_own_loss(play(part, ae_scale=0.0), "disc")
 
 
 @criterion("2.4")

@@ -8,10 +8,11 @@ import math
 
 import torch
 
-from course.criterion import criterion, expect
+from course.criterion import Nothing, Remark, criterion, expect
 from course.gpt_probes import (
     BATCH,
     CHANNELS,
+    HANDED_OUT,
     LENGTH,
     SIZE,
     Weights,
@@ -30,7 +31,10 @@ from course.pretended_gpu import on_gpu, stays_on_gpu
 @criterion("3.2")
 def attention_is_a_softmax_of_scores(part):
     """The output is a mean of the values, weighed by a softmax of the queries' products with the keys."""
-    found = attend(build_attention(part))
+    module = build_attention(part)
+    found = attend(module)
+    if found.known.all() and not found.seen.any():
+        raise Nothing("the attention's output is 0, whatever the values are", expected="weights @ v", got=found.output)
     expect(found.rest < 1e-4, "a head's output is no weighted sum of its values: it must be weights @ v")
     axis, _ = softmax_of(found)
     hint = "the weights are no softmax of q @ k.transpose(-2, -1)"
@@ -39,6 +43,11 @@ def attention_is_a_softmax_of_scores(part):
     elif _is_negative(found):
         hint = "the weights are negative: softmax it must be, not log_softmax or the scores themselves"
     expect(axis or not found.seen.any(), hint)
+    if module.layout != HANDED_OUT:
+        hint = (
+            "queries, keys and values, or the heads, lie in the layer's own layout: right for a new model, but GPT-2's "
+        )
+        raise Remark(hint + "weights, which lie one after the other, do not fit")
 
 
 def _has_softmax_twice(found: Weights) -> bool:
@@ -128,8 +137,12 @@ def attention_mask_is_infinite(part):
     """The mask hides what comes after also where scores are large."""
     if (attend(build_attention(part)).seen & ~triangle()).any():
         return
-    found = attend(build_attention(part), scale=600)
-    leak = found.weights.nan_to_num().where(~triangle(), torch.zeros(())).max().item()
+    module = build_attention(part)
+    leaks = []
+    for dtype in (torch.double, torch.float):  # a number that is chosen by dtype is judged in that which it fits
+        weights = attend(module.to(dtype), scale=600).weights.nan_to_num()
+        leaks.append(weights.where(~triangle(), torch.zeros(())).max().item())
+    leak = min(leaks)
     expect(
         leak < 1e-4,
         "the mask is a finite number, which large scores exceed: fill with float('-inf')",
@@ -142,13 +155,13 @@ def attention_mask_is_infinite(part):
 @criterion("3.2")
 def attention_mask_fits_the_sequence(part):
     """Sequences may be shorter than block_size."""
+    exact = attend(build_attention(part))  # where that fails, length is not what matters
     longer = build_attention(part, block=LENGTH + 4)
     found = attempt(
         lambda: attend(longer),
         "attention fails for sequences shorter than block_size: cut the mask to [:, :, :T, :T]",
         given=f"block_size {LENGTH + 4}, {LENGTH} positions",
     )
-    exact = attend(build_attention(part))
     expect(
         torch.allclose(found.output.nan_to_num(), exact.output.nan_to_num(), atol=1e-6),
         "the output depends on block_size: cut the mask to the sequence's length, [:, :, :T, :T]",

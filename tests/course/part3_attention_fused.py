@@ -3,29 +3,62 @@ package that is not here.
 """
 
 import re
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
-from course.criterion import Failure, criterion, expect, is_gap
-from course.gpt_probes import FUSED, Weights, attend, build_attention, expect_scale, softmax_of, triangle
+from course.criterion import Failure, criterion, expect, is_gap, said
+from course.gpt_probes import FUSED, LENGTH, Weights, attend, build_attention, expect_scale, softmax_of, triangle
 
 
-def _fused(part, pdrop: float = 0.0, training: bool = False, passes: int = 1) -> list[Weights]:
-    """What the fused way does, or nothing where there is none, or where it cannot be had here."""
+def _fused(
+    part, pdrop: float = 0.0, training: bool = False, passes: int = 1, block: int = LENGTH, judged: bool = False
+) -> list[Weights]:
+    """What the fused way does; nothing where there is none, where it cannot be had here, or, unless its failure is to
+    be `judged`, where it breaks off."""
     source = (Path(part.folder) / "gpt.py").read_text(encoding="utf-8", errors="replace")
     if not re.search(rf"\b({'|'.join(FUSED)})\b", source):
         _refuse_gap(part)
         return []
+    calls = _Fused()
     try:
-        module = build_attention(part, fused=True, pdrop=pdrop).train(training)
-        return [attend(module) for _ in range(passes)]
+        with calls:
+            module = build_attention(part, fused=True, pdrop=pdrop, block=block).train(training)
+            return [attend(module) for _ in range(passes)]
     except (ImportError, RuntimeError) as error:
         if isinstance(error, NotImplementedError) and not str(error):
             raise Failure("the fused way (use_flash_attn) is not implemented") from error
-        return []
+        if not judged or isinstance(error, ImportError) or calls.unavailable or "flash_attn" in sys.modules:
+            return []
+        raise Failure("the fused way breaks off, while the plain one works", got=said(error)) from error
     except (Failure, TypeError):
         return []  # a package's stand-in returned no tensor
+
+
+class _Fused(TorchFunctionMode):
+    """Notes whether PyTorch's fused function fails for plain tensors of the same shapes, too."""
+
+    unavailable = False
+
+    def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if func is not F.scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        try:
+            return func(*args, **(kwargs or {}))
+        except RuntimeError:
+            plain = [torch.randn(value.shape[-4:]) for value in (*args, *(kwargs or {}).values())
+                     if isinstance(value, Tensor)][:3]  # fmt: skip
+            try:
+                func(*plain, is_causal=True)
+            except RuntimeError:
+                self.unavailable = True
+            raise
 
 
 def _refuse_gap(part) -> None:
@@ -40,13 +73,26 @@ def _refuse_gap(part) -> None:
 @criterion("3.2")
 def fused_attention_is_causal(part):
     """Also with the fused way, each position sees itself and those before it."""
-    for found in _fused(part):
+    for found in _fused(part, judged=True):
         later = found.weights.nan_to_num().where(~triangle(), torch.zeros(())).max().item()
         expect(
             later < 0.03,
             "the fused way sees what comes after: pass is_causal=True",  # it may compute in 16 bits
             expected="weight 0 for what comes after",
             got=later,
+        )
+    try:
+        attend(build_attention(part, block=LENGTH + 4))
+        shorter = _fused(part, block=LENGTH + 4, judged=True)
+    except Failure as failure:
+        hint = "the fused way fails for sequences shorter than block_size: cut its mask to [:, :, :T, :T], or pass "
+        raise Failure(hint + "is_causal=True", given=f"block_size {LENGTH + 4}", got=failure.got) from failure
+    except Exception:
+        return  # the plain way fails, too, which attention_mask_fits_the_sequence tells
+    for found, exact in zip(shorter, _fused(part), strict=False):
+        expect(
+            torch.allclose(found.output.nan_to_num(), exact.output.nan_to_num(), atol=1e-2),
+            "the fused way depends on block_size: cut its mask to the sequence's length, [:, :, :T, :T]",
         )
 
 

@@ -8,7 +8,7 @@ import inspect
 
 import torch
 
-from course.criterion import Failure, criterion, expect
+from course.criterion import Failure, Unjudged, criterion, expect, is_gap
 from course.gpt_probes import VOCAB, Markov, attempt, far, in_words, is_exchanged, shares
 from course.part3_forbidden import refuse_gap
 
@@ -17,13 +17,26 @@ FLAT = 0.15 * torch.tensor([3.0, 8, 1, 10, 5, 0, 7, 2, 9, 4, 6])  # all tokens l
 
 
 def _draws(part) -> bool:
-    """Whether tokens are drawn from the softmax, which has a criterion of its own."""
-    return not far(shares(part, FLAT), FLAT.softmax(dim=-1))
+    """Whether tokens are drawn from the softmax, which has a criterion of its own. Raises Unjudged where drawing breaks
+    off."""
+    try:
+        return not far(shares(part, FLAT), FLAT.softmax(dim=-1))
+    except Exception as error:
+        if is_gap(error):
+            raise
+        raise Unjudged("drawing breaks off") from error
 
 
 @criterion("3.3")
 def do_sample_chooses_the_strategy(part):
     """do_sample True draws, False takes the most probable token."""
+    for draw in (True, False):
+        try:
+            Markov(part, LOGITS)(torch.zeros(3, 1, dtype=torch.long), 1, do_sample=draw)
+        except Exception as error:
+            if is_gap(error):
+                raise
+            raise Unjudged("one of the two strategies breaks off") from error
     expect(
         not is_exchanged(part),
         "argmax and multinomial are exchanged: do_sample=True must draw, False take the most probable token",
@@ -55,7 +68,7 @@ def sampling_draws_from_the_softmax(part):
 @criterion("3.3")
 def temperature_divides_the_logits(part):
     """The logits are divided by the temperature before the softmax."""
-    if far(shares(part, LOGITS), LOGITS.softmax(dim=-1)):
+    if not _draws(part):
         return  # nothing is drawn, or from something else, which has a criterion of its own
     for temperature in (2.5, 0.4):
         got = shares(part, LOGITS, temperature=temperature)

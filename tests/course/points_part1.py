@@ -8,8 +8,10 @@ POINTS_PART1 = {
         "bpd_batch_does_not_count": 0.25,
         "bpd_all_dimensions_count": 0.25,
         "kl_value": 0.75,
-        "kl_summed_over_latents": 0.5,
-        "reparameterisation_scale": 0.5,
+        "kl_summed_over_latents": 0.375,
+        "kl_of_any_shape": 0.125,
+        "reparameterisation_scale": 0.375,
+        "reparameterisation_of_any_shape": 0.125,
         "reparameterisation_noise_is_normal": 0.25,
         "reparameterisation_noise_is_independent": 0.25,
         "reparameterisation_gradients": 0.25,
@@ -19,7 +21,8 @@ POINTS_PART1 = {
         "encoder_scales_its_input": 0.25,
         "decoder_outputs": 0.5,
         "decoder_logits_are_not_squashed": 0.5,
-        "reconstruction_summed_and_averaged": 0.75,
+        "reconstruction_summed_and_averaged": 0.5,
+        "vae_works_as_a_whole": 0.25,
         "reconstruction_of_the_right_targets": 0.5,
         "reconstruction_takes_logits": 0.5,
         "regularization_averaged_over_batch": 0.5,
@@ -55,8 +58,8 @@ POINTS_PART1 = {
         "manifold_shows_the_mean": 0.75,
         "manifold_keeps_the_contrast": 0.25,
         "manifold_brightness": 0.25,
-        "manifold_grid_size": 0.125,
-        "device_of_the_manifold": 0.125,
+        "manifold_grid_size": 0.25,
+        "device_of_the_manifold": 0,  # a remark
         BY_HAND: 1,  # the plot, and the patterns in it
     },
 }

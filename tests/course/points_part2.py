@@ -13,7 +13,8 @@ POINTS_PART2 = {
         "reconstruction_is_a_mean": 0.25,
         "autoencoder_learns": 0.25,
         "autoencoder_gradients_are_cleared": 0.25,
-        "autoencoder_optimizer": 0.5,
+        "autoencoder_optimizer": 0.25,
+        "aae_works_as_a_whole": 0.25,
         "by hand": 0.5,  # reconstructions after 0, 20, 50, 100 epochs
     },
     "2.5": {

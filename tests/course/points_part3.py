@@ -24,7 +24,8 @@ POINTS_PART3 = {
     "3.3": {
         "generate_returns_the_prompt": 0.2,
         "generate_adds_as_many_tokens_as_asked": 0.2,
-        "generate_reads_the_last_position": 0.4,
+        "generate_reads_the_last_position": 0.2,
+        "gpt_works_as_a_whole": 0.2,
         "generate_crops_the_context": 0.2,
         "generate_on_the_device_of_the_prompt": 0.1,
         "do_sample_chooses_the_strategy": 0.3,

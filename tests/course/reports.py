@@ -9,6 +9,8 @@ from course.criterion import Criterion
 from course.grading import CODING, SolutionResult
 from course.points import BY_HAND, POINTS, QUESTIONS
 
+SKIPPED = ("missing", "unjudged")
+
 
 def table(result: SolutionResult, width: int = 100) -> str:
     """The table of one solution: points by tests of each coding question, and the first reason where some are lost."""
@@ -91,7 +93,7 @@ def as_junit(results: list[SolutionResult]) -> str:
     root = ElementTree.Element("testsuites")
     for result in results:
         findings = [(question, finding) for question in result.questions.values() for finding in question.findings]
-        failed, missing = (sum(one.status == status for _, one in findings) for status in ("failed", "missing"))
+        failed, missing = (sum(one.status in status for _, one in findings) for status in (("failed",), SKIPPED))
         time = f"{sum(finding.seconds for _, finding in findings):.2f}"
         counts = {
             "tests": str(len(findings)),
@@ -112,7 +114,7 @@ def as_junit(results: list[SolutionResult]) -> str:
             reason = _printable(finding.reason)
             if finding.status == "failed":
                 ElementTree.SubElement(case, "failure", message=_printable(finding.hint)).text = reason
-            elif finding.status == "missing":
+            elif finding.status in SKIPPED:
                 ElementTree.SubElement(case, "skipped", message=reason)
             elif finding.status == "remark":
                 ElementTree.SubElement(case, "system-out").text = reason

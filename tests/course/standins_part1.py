@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course.criterion import Failure
+from course.criterion import Failure, Unjudged
 
 NATS_PER_BIT = math.log(2)
 PIXELS = 28 * 28
@@ -189,11 +189,13 @@ def replaced(part: Any, replacements: dict[str, Any]) -> Iterator[None]:
 def make_vae(part: Any, z_dim: int = Z_DIM, lr: float = 1e-3) -> Any:
     """The student's VAE between right networks."""
     train_pl = part.train_pl
-    encoder = Encoder(z_dim=z_dim)
-    encoder.extra = _extra_outputs(part)
-    with replaced(part, {"CNNEncoder": Encoder, "CNNDecoder": Decoder}):
-        vae = construct(train_pl.VAE, lr=lr, z_dim=z_dim)
-    vae.encoder, vae.decoder = encoder, Decoder(z_dim=z_dim)
+    with torch.random.fork_rng(devices=[]):  # the same weights at each call
+        torch.manual_seed(0)
+        encoder = Encoder(z_dim=z_dim)
+        encoder.extra = _extra_outputs(part)
+        with replaced(part, {"CNNEncoder": Encoder, "CNNDecoder": Decoder}):
+            vae = construct(train_pl.VAE, lr=lr, z_dim=z_dim)
+        vae.encoder, vae.decoder = encoder, Decoder(z_dim=z_dim)
     return vae
 
 
@@ -224,13 +226,19 @@ def images(batch_size: int = 5) -> Tensor:
     return ((3 * x + 5 * y + x * y // 3 + 7 * n) % 16).unsqueeze(1)
 
 
+class NotANumber(Unjudged):
+    """L_rec is NaN, which reconstruction_takes_logits tells."""
+
+
 def losses(vae: Any, imgs: Tensor) -> tuple[Any, Any, Any]:
-    """L_rec, L_reg, bpd of a batch."""
+    """L_rec, L_reg, bpd of a batch. Raises NotANumber."""
     result = vae(imgs)
     if result is None:
         raise Failure("VAE.forward returns nothing: is it implemented?")
     if not isinstance(result, (tuple, list)) or len(result) < 3:
         raise Failure("VAE.forward returns three values: L_rec, L_reg, bpd", got=type(result).__name__)
+    if isinstance(result[0], Tensor) and result[0].isnan().any():
+        raise NotANumber("L_rec is NaN")
     return tuple(result[:3])
 
 

@@ -13,6 +13,8 @@ from course.criterion import Failure
 class MissingName(Failure, AttributeError):
     """A module or a name of the interface is not there. `hasattr`, and `getattr` with a default, see it as usual."""
 
+    empty = True
+
 
 class StudentModule(ModuleType):
     """A module of the student's, which says in one sentence that a name is missing."""

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +25,35 @@ class Submission:
     notes: list[str] = field(default_factory=list)
 
 
+def unpacked(place: Path, scratch: Path) -> Path:
+    """The folder of a solution: `place` itself, or, of a zip file, or of a folder with nothing but one, a folder in
+    `scratch`, which bears its name."""
+    archives = [place] if place.is_file() else []
+    if not archives:
+        with contextlib.suppress(OSError):
+            names = [path for path in place.iterdir() if not _is_skipped(path)]
+            archives = names if [path.suffix for path in names] == [".zip"] else []
+    if not archives:
+        return place
+    target = scratch / place.stem
+    target.mkdir(parents=True)
+    with contextlib.suppress(zipfile.BadZipFile, OSError, RuntimeError), zipfile.ZipFile(archives[0]) as archive:
+        for member in archive.infolist():
+            if member.file_size <= LARGEST_FILE:
+                archive.extract(member, target)
+    return target
+
+
+def with_own_names(submissions: list[Submission], places: list[Path]) -> list[Submission]:
+    """The same solutions; names that several have get as many folders above them as make them differ."""
+    for depth in range(2, max(len(place.absolute().parts) for place in places) + 1):
+        names = [submission.name for submission in submissions]
+        for submission, place in zip(submissions, places, strict=True):
+            if names.count(submission.name) > 1:
+                submission.name = "/".join(place.resolve().parts[-depth:])
+    return submissions
+
+
 def find(folder: Path, edition: str | None = None, **given: Path | None) -> Submission:
     """The solution in a folder.
 
@@ -32,7 +62,8 @@ def find(folder: Path, edition: str | None = None, **given: Path | None) -> Subm
         given: folders of parts that are not to be looked for, such as part1=Path(...).
     """
     submission = Submission(folder.resolve().name, folder.resolve())
-    candidates = _folders(submission.folder)
+    candidates, unreadable = _folders(submission.folder)
+    submission.notes += [f"the folder {path.relative_to(submission.folder)} cannot be read" for path in unreadable]
     for part in PARTS:
         if given.get(part) is not None:
             submission.parts[part] = given[part].resolve()
@@ -47,8 +78,19 @@ def find(folder: Path, edition: str | None = None, **given: Path | None) -> Subm
         if others and found[0].name.lower() != part:
             names = ", ".join(str(path.relative_to(submission.folder)) for path in found[: len(others) + 1])
             submission.notes.append(f"several folders look like {part} ({names}); the first was taken")
+    if not submission.parts:
+        submission.notes.append(_nothing_found(candidates))
     submission.edition = edition or recognised_edition(submission.parts)
     return submission
+
+
+def _nothing_found(folders: list[Path]) -> str:
+    """One sentence about a solution without parts."""
+    files = [file for folder in folders for file in folder.glob("*") if file.is_file()]
+    if any(file.suffix == ".ipynb" for file in files) and not any(file.suffix == ".py" for file in files):
+        return "holds notebooks, but no Python files: ask for the files of the template"
+    found = ", ".join(sorted(file.name for file in files)[:5]) or "no files"
+    return f"holds no part, neither cnn_encoder_decoder.py, models.py nor gpt.py; found: {found}"
 
 
 def looks_like(part: str, folder: Path) -> bool:
@@ -57,7 +99,8 @@ def looks_like(part: str, folder: Path) -> bool:
     if part == "part1":
         return bool(names & {"cnn_encoder_decoder.py", "train_pl.py"}) or _named(part, folder, names)
     if part == "part2":
-        return ({"models.py", "train.py"} <= names and "gpt.py" not in names) or _named(part, folder, names)
+        own = "gpt.py" not in names or "AdversarialAE" in _text(folder, "models.py")  # all parts may lie in one folder
+        return ({"models.py", "train.py"} <= names and own) or _named(part, folder, names)
     return "gpt.py" in names or _named(part, folder, names)
 
 
@@ -74,7 +117,7 @@ def recognised_edition(parts: dict[str, Path]) -> str:
     vae = _text(parts.get("part1"), "train_pl.py")
     if "x_mean" in vae or "progress_bar_refresh_rate" in vae or "bmnist" in vae:
         return "2021"
-    if "gpus=" in vae or "part2" in parts:
+    if "gpus=" in vae:  # which Lightning 2, of 2023, no longer takes
         return "2022"
     return "2023"
 
@@ -93,13 +136,19 @@ def copied(folder: Path, target: Path) -> Path:
     return target
 
 
-def _folders(root: Path) -> list[Path]:
-    found, level = [root], [root]
-    for _ in range(LEVELS):
-        level = [child for path in level for child in sorted(path.iterdir()) if child.is_dir()]
-        level = [path for path in level if not _is_skipped(path)]
-        found += level
-    return found
+def _folders(root: Path) -> tuple[list[Path], list[Path]]:
+    """The folder and those below it, and those among them that cannot be read."""
+    found, level, unreadable = [], [root], []
+    for _ in range(LEVELS + 1):
+        below = []
+        for path in level:
+            try:
+                below += [child for child in sorted(path.iterdir()) if child.is_dir() and not _is_skipped(child)]
+                found.append(path)
+            except OSError:
+                unreadable.append(path)
+        level = below
+    return found, unreadable
 
 
 def _is_skipped(path: Path) -> bool:

@@ -1,20 +1,20 @@
 """The grader: what a solution does to its process costs only the criterion that called it; reports are right."""
 
+import ast
 import json
-import subprocess
-import sys
+import shutil
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
+from course.gaps import FUNCTIONS
 from course.judge import load_criteria
 from course.points import POINTS, QUESTIONS
 from course.submission import find
 
 TESTS = Path(__file__).resolve().parents[1]
-GRADE = TESTS / "grade.py"
 SOLUTIONS = sorted(TESTS.glob("mutants/solutions/*/"))
 CRITERIA = {
     "part1_toy.py": '''
@@ -122,12 +122,6 @@ HOSTILE = {
 }  # fmt: skip
 
 
-def grade(*args: object, expected: int = 0) -> subprocess.CompletedProcess:
-    done = subprocess.run([sys.executable, GRADE, *map(str, args)], capture_output=True, text=True, timeout=280)
-    assert done.returncode == expected, done.stderr
-    return done
-
-
 def write(folder: Path, **files: str) -> Path:
     """A folder with these Python files, `/` in a name written as `__`."""
     for name, text in files.items():
@@ -135,6 +129,18 @@ def write(folder: Path, **files: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     return folder
+
+
+@pytest.fixture(scope="module")
+def grade(commands):
+    """What `grade.py` prints."""
+
+    def graded(*args: object, expected: int = 0, **job: object) -> str:
+        result = commands("tests", "grade.py", *args, **job)
+        assert result.code == expected, result.output
+        return result.output
+
+    return graded
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +152,7 @@ def toy_criteria(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def graded(toy_criteria, tmp_path_factory):
+def graded(grade, toy_criteria, tmp_path_factory):
     """Results of all hostile solutions by name, and the folder with the reports."""
     root = tmp_path_factory.mktemp("class")
     for name, (text, _) in HOSTILE.items():
@@ -210,11 +216,11 @@ def test_html(graded):
     assert "assert 1 &gt; 2" in text
 
 
-def test_a_wrong_answer(tmp_path, toy_criteria):
+def test_a_wrong_answer(grade, tmp_path, toy_criteria):
     """Also: Gradescope's file, a part two levels deeper with another name, parts that are missing."""
     write(tmp_path / "in", a__b__vae__utils="def answer(): return 41", a__b__vae__cnn_encoder_decoder="")
     flags = ("--criteria", toy_criteria, "--gradescope", tmp_path / "results.json")
-    lines = grade(tmp_path / "in", *flags).stdout.splitlines()
+    lines = grade(tmp_path / "in", *flags).splitlines()
     assert lines[0] == "in: edition 2023, 4 of 16 points that tests can give"
     assert next(line.split()[:5] for line in lines if "1.7" in line) == ["1.7", "9", "0", "3", "the"]
     assert [line.strip() for line in lines if "part" in line][-2:] == ["part2: not found", "part3: not found"]
@@ -226,9 +232,9 @@ def test_a_wrong_answer(tmp_path, toy_criteria):
     assert "question 1.7: 3 points by hand" in results["output"]
 
 
-def test_a_part_that_is_named(tmp_path, toy_criteria):
+def test_a_part_that_is_named(grade, tmp_path, toy_criteria):
     write(tmp_path / "anything", utils="def answer(): return 42")
-    said = grade("--part1", tmp_path / "anything", "--criteria", toy_criteria, "--only", "honest").stdout
+    said = grade("--part1", tmp_path / "anything", "--criteria", toy_criteria, "--only", "honest")
     assert "9 of 9 points" in said
 
 
@@ -238,15 +244,14 @@ def test_a_part_that_is_named(tmp_path, toy_criteria):
         ([], "name the folder"),
         (["nowhere"], "there is no folder nowhere"),
         ([TESTS, "--jobs", "0"], "--jobs must be positive"),
-        (["{empty}"], "holds no part"),
         ([TESTS.parent, "--json", "nowhere/x.json"], "its folder does not exist"),
         ([TESTS.parent, "--edition", "1999"], "invalid choice"),
         (["{empty}", "{empty}", "--gradescope", "x"], "name one folder"),
     ],
 )
-def test_bad_usage_is_one_sentence(tmp_path, args, said):
+def test_bad_usage_is_one_sentence(grade, tmp_path, args, said):
     args = [tmp_path if arg == "{empty}" else arg for arg in args]
-    error = grade(*args, expected=2).stderr
+    error = grade(*args, expected=2)
     assert said in error
     assert error.count("\n") == 1
 
@@ -293,7 +298,7 @@ GAPS = {
 }
 
 
-def test_a_gap_is_called_so(tmp_path, toy_criteria):
+def test_a_gap_is_called_so(grade, tmp_path, toy_criteria):
     for number, body in enumerate(GAPS):
         text = f"def sample():\n    {body}\ndef run(): sample()"
         write(tmp_path / str(number), part1__hostile=text, part1__train_pl="")
@@ -305,8 +310,83 @@ def test_a_gap_is_called_so(tmp_path, toy_criteria):
         assert said in criteria_of(solution)["hostile"]["hint"]
 
 
-def test_the_list_of_criteria(toy_criteria):
-    lines = grade("--list", "--criteria", toy_criteria).stdout.splitlines()
+def test_what_a_platform_hands_over(grade, tmp_path, toy_criteria):
+    """Zip files, folders of equal names, all files in one folder, notebooks, a folder that cannot be read, nothing."""
+    right = {"utils": "def answer(): return 42", "train_pl": ""}
+    write(tmp_path / "ann lee é" / "submission" / "part1", **right)
+    write(tmp_path / "bob" / "submission" / "deep" / "er", **right)
+    shutil.make_archive(tmp_path / "cleo", "zip", write(tmp_path / "z" / "__MACOSX", **right).parent, "__MACOSX")
+    shutil.make_archive(tmp_path / "dan", "zip", write(tmp_path / "y", p__part1__utils=right["utils"]))
+    flat = {"cnn_encoder_decoder": "", "models": "class AdversarialAE: ...", "train": "", "gpt": ""}
+    write(tmp_path / "eve", **{**right, **flat})
+    (tmp_path / "fay").mkdir()
+    (tmp_path / "fay" / "part1.ipynb").write_text("{}")
+    (tmp_path / "gus.zip").write_text("no archive")
+    names = ["ann lee é/submission", "bob/submission", "cleo.zip", "dan.zip", "eve", "fay", "gus.zip"]
+    flags = ("--criteria", toy_criteria, "--only", "honest", "--json", tmp_path / "r.json")
+    grade(*(tmp_path / name for name in names), *flags)
+    found = json.loads((tmp_path / "r.json").read_text())["solutions"]
+    assert [one["name"] for one in found] == [name.removesuffix(".zip") for name in names]
+    assert [one["reached"] for one in found] == [9, 9, 0, 9, 9, 0, 0]
+    assert list(found[4]["parts"]) == ["part1", "part2", "part3"]
+    assert "notebooks" in found[5]["notes"][0] and "no files" in found[6]["notes"][0]
+
+
+def test_a_class_keeps_its_results(grade, tmp_path, toy_criteria):
+    """Results are written before they are printed, and one file that cannot be written costs no other."""
+    write(tmp_path / "one" / "part1", utils="def answer(): return 42")
+    flags = ("--criteria", toy_criteria, "--only", "honest")
+    output = grade(tmp_path / "one", *flags, "--json", tmp_path / "a", "--html", "/dev/full", expected=2)
+    assert "cannot write /dev/full (No space left on device)" in output and "9 of 9 points" in output
+    grade(tmp_path / "one", *flags, "--json", tmp_path / "b", stdout="unread")
+    for file in (tmp_path / "a", tmp_path / "b"):
+        assert json.loads(file.read_text())["solutions"][0]["reached"] == 9
+
+
+NETWORKS = {"CNNEncoder", "CNNDecoder", "ConvEncoder", "ConvDecoder", "Discriminator"}
+HANDED_OUT = {"NewGELU", "Block", "GPT"}
+
+
+def emptied(folder: Path, target: Path, body: str) -> Path:
+    """A copy of a solution whose functions that students write have this body."""
+    shutil.copytree(folder, target)
+    for file in target.glob("part*/*.py"):
+        tree = ast.parse(file.read_text())
+        for owner in ast.walk(tree):
+            name = getattr(owner, "name", "")
+            for node in getattr(owner, "body", []) if isinstance(owner, (ast.Module, ast.ClassDef)) else []:
+                if not isinstance(node, ast.FunctionDef) or (node.name == "forward" and name in HANDED_OUT):
+                    continue
+                if node.name in FUNCTIONS - {"configure_optimizers"}:
+                    node.body = ast.parse(body).body
+                elif node.name == "__init__" and name in NETWORKS:
+                    node.body = ast.parse(f"super().__init__()\n{body}").body
+                elif node.name == "main":
+                    node.body = [ast.parse("raise NotImplementedError").body[0]]
+        file.write_text(ast.unparse(tree))
+    return target
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("body", ["raise NotImplementedError", "pass", "...", "return None", "raise ValueError('no')"])
+def test_no_points_for_nothing(grade, tmp_path, body):
+    emptied(TESTS / "mutants/solutions/template_2023", tmp_path / "bare", body)
+    grade(tmp_path / "bare", "--json", tmp_path / "results.json")
+    (solution,) = json.loads((tmp_path / "results.json").read_text())["solutions"]
+    assert not [name for name, one in criteria_of(solution).items() if one["points"] and one["status"] == "passed"]
+
+
+@pytest.mark.slow
+def test_no_points_for_files_that_cannot_be_read(grade, tmp_path):
+    target = emptied(TESTS / "mutants/solutions/template_2023", tmp_path / "bare", "pass")
+    for file in target.glob("part*/*.py"):
+        file.write_text(f"import torch\n{file.read_text()}\nclass (:\n")
+    grade(target, "--json", tmp_path / "results.json")
+    assert json.loads((tmp_path / "results.json").read_text())["solutions"][0]["reached"] == 0
+
+
+def test_the_list_of_criteria(grade, toy_criteria):
+    lines = grade("--list", "--criteria", toy_criteria).splitlines()
     assert [line.split()[:3] for line in lines if "honest" in line] == [["1.7", "9", "honest"]]
     assert ["1.7", "3", "by", "hand"] in [line.split() for line in lines]
 
@@ -319,7 +399,7 @@ def some_fast(folder: Path):
 
 
 @pytest.mark.parametrize("folder", [some_fast(folder) for folder in (TESTS.parent, *SOLUTIONS)])
-def test_full_marks(tmp_path, folder):
+def test_full_marks(grade, tmp_path, folder):
     """This repository, and the right solutions in the template's shape, in other styles and of other editions."""
     grade(folder, "--json", tmp_path / "results.json")
     (solution,) = json.loads((tmp_path / "results.json").read_text())["solutions"]

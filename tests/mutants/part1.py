@@ -233,4 +233,14 @@ MUTANTS = [
                 (NOISE, "torch.manual_seed(0)\n    " + NOISE)),
     in_template("manifold_softmax_over_width", "manifold_shows_the_mean", UTILS,
                 ("torch.softmax(logits, dim=1)", "torch.softmax(logits, dim=-1)")),
+    # --- any shape, and the parts of the model together
+    in_template("kl_over_the_second_axis", "kl_of_any_shape", UTILS, (KL, KL.replace("dim=-1", "dim=1"))),
+    in_template("noise_of_two_dimensions", "reparameterisation_of_any_shape", UTILS,
+                (NOISE, "eps = torch.randn(std.shape[0], std.shape[1], device=std.device)")),
+    in_template("log_of_raw_logits", "reconstruction_takes_logits", VAE,
+                (LOSS, "L_rec = F.nll_loss(torch.log(logits), imgs.squeeze(1), reduction='sum') / len(imgs)")),
+    in_template("encoder_of_three_channels", "vae_works_as_a_whole", VAE,
+                ("CNNEncoder(z_dim=z_dim", "CNNEncoder(num_input_channels=3, z_dim=z_dim")),
+    in_template("sample_asks_the_decoder_for_z_dim", "vae_works_as_a_whole", VAE,
+                ("torch.randn(batch_size, self.hparams.z_dim", "torch.randn(batch_size, self.decoder.z_dim")),
 ]  # fmt: skip

@@ -310,4 +310,17 @@ MUTANTS = [
         "lambda_is_handed_on",
         ("recon_x, z_fake, lambda_)", "recon_x, z_fake, 1 - lambda_)"),
     ),
+    _train(
+        "steps_on_the_logged_reconstruction",
+        "autoencoder_learns",
+        ("        ae_loss.backward()", '        ae_dict["recon_loss"].backward()'),
+    ),
+    _train(
+        "steps_on_the_logged_loss_of_fakes",
+        "discriminator_learns",
+        ("        disc_loss.backward()", '        disc_dict["loss_fake"].backward()'),
+    ),
+    _models("generator_log_of_logits", "generator_is_cross_entropy", (GEN, "gen_loss = -torch.log(logits).mean()")),
+    _models("encoder_of_twice_the_codes", "aae_works_as_a_whole", ("ConvEncoder(z_dim)", "ConvEncoder(2 * z_dim)")),
+    _models("aae_sample_asks_the_decoder", "aae_works_as_a_whole", (DRAW, DRAW.replace("self.z", "self.decoder.z"))),
 ]

@@ -30,6 +30,8 @@ STEPS = "        " + SCORES + "\n        " + MASK + "\n" + SOFTMAX + DROP + "   
 FUSED_2024 = "attn_mask=None, dropout_p=dropout, is_causal=True)"
 # What the template of 2023 has no place for: the fused way beside the plain one, and top_p.
 OF_2024 = {
+    "fused_mask_of_block_size": [("gpt.py", FUSED_2024, "attn_mask=self.mask[0, 0] == 1, dropout_p=dropout)")],
+    "fused_way_breaks_off": [("gpt.py", FUSED_2024, FUSED_2024 + "[0, 0, 0, 0, 0]")],
     "fused_without_is_causal": [("gpt.py", FUSED_2024, "attn_mask=None, dropout_p=dropout)")],
     "fused_drops_in_evaluation": [("gpt.py", "self.attn_dropout.p if self.training else 0.0", "self.attn_dropout.p")],
     "fused_with_another_scale": [("gpt.py", FUSED_2024, FUSED_2024[:-1] + ", scale=1.0)")],
@@ -270,4 +272,18 @@ MUTANTS = [
     ),
     _gpt("top_p_of_the_sorted_order", "top_p_keeps_the_most_probable_tokens"),
     _gpt("top_p_of_the_first_sequence", "top_p_keeps_the_most_probable_tokens"),
+    _gpt("fused_mask_of_block_size", "fused_attention_is_causal"),
+    _gpt("fused_way_breaks_off", "fused_attention_is_causal"),
+    _gpt(
+        "block_takes_two_results_of_attention",
+        "gpt_works_as_a_whole",
+        ("x = x + self.attn(self.ln_1(x))", "y, _ = self.attn(self.ln_1(x))\n        x = x + y"),
+    ),
+    _gpt(
+        "greedy_breaks_off",
+        "greedy_takes_the_most_probable_token",
+        (BEST, "idx_next = torch.argmax(probs, dim=-1).unsqueeze(2)"),
+    ),
+    _gpt("drawing_breaks_off", "sampling_draws_from_the_softmax", (DRAW, DRAW.replace("probs,", "probs[None],"))),
+    _gpt("context_crop_breaks_off", "generate_crops_the_context", (CROP, CROP.replace("else idx[:", "else idx[0, :"))),
 ]

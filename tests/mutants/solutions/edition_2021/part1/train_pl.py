@@ -91,7 +91,7 @@ class GenerateCallback(pl.Callback):
         trainer.logger.experiment.add_image("Samples", grid, global_step=epoch)
         trainer.logger.experiment.add_image("Means", make_grid(means, nrow=8), global_step=epoch)
         if self.save_to_disk:
-            save_image(grid, os.path.join(trainer.logger.log_dir, f"epoch_{epoch}_samples.png"))
+            save_image(grid, os.path.join(trainer.logger.log_dir, f"samples_{epoch:03d}.png"))
 
 
 def train_vae(args):

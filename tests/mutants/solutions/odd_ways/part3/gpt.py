@@ -30,12 +30,11 @@ class CausalSelfAttention(nn.Module):
 
     def forward(self, x):
         B, T, C = x.size()  # batch size, sequence length, embedding dimensionality
-        q, k, v = self.c_attn(x).split(self.n_embd, dim=2)
-        k = k.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, nh, T, hs)
-        q = q.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)
-        v = v.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)
+        qkv = self.c_attn(x).view(B, T, self.n_head, 3, C // self.n_head)  # all of a head together
+        q, k, v = qkv.permute(3, 0, 2, 1, 4)  # (B, nh, T, hs) each
 
-        future = torch.triu(torch.full((T, T), float("-inf")).to(x.device), diagonal=1)
+        lowest = -1e9 if x.dtype == torch.float32 else -1e4
+        future = torch.triu(torch.full((T, T), lowest).to(x), diagonal=1)
         heads = []
         for head in range(self.n_head):
             scores = torch.bmm(q[:, head], k[:, head].mT) / k.shape[-1] ** 0.5 + future
