@@ -31,14 +31,14 @@ def _fused(
         with calls:
             module = build_attention(part, fused=True, pdrop=pdrop, block=block).train(training)
             return [attend(module) for _ in range(passes)]
-    except (ImportError, RuntimeError) as error:
+    except (Failure, TypeError):
+        return []  # a package's stand-in returned no tensor
+    except Exception as error:
         if isinstance(error, NotImplementedError) and not str(error):
             raise Failure("the fused way (use_flash_attn) is not implemented") from error
         if not judged or isinstance(error, ImportError) or calls.unavailable or "flash_attn" in sys.modules:
             return []
         raise Failure("the fused way breaks off, while the plain one works", got=said(error)) from error
-    except (Failure, TypeError):
-        return []  # a package's stand-in returned no tensor
 
 
 class _Fused(TorchFunctionMode):

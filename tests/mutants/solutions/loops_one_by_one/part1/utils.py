@@ -15,12 +15,12 @@ def sample_reparameterize(mean, std):
 
 def KLD(mean, log_std):
     out = []
-    for m, s in zip(mean, log_std):
+    for m, s in zip(mean.reshape(-1, mean.shape[-1]), log_std.reshape(-1, mean.shape[-1])):
         k = 0
         for d in range(m.shape[0]):
             k = k + (torch.exp(2*s[d]) + m[d]**2 - 1 - 2*s[d]) / 2
         out.append(k)
-    return torch.stack(out)
+    return torch.stack(out).reshape(mean.shape[:-1])
 
 
 def elbo_to_bpd(elbo, img_shape):

@@ -51,7 +51,7 @@ def train_aae(epoch, model, train_loader, logger_ae, logger_disc, optimizer_ae, 
         disc_loss, disc_dict = model.get_loss_discriminator(z_fake)
         disc_loss.backward()
         optimizer_disc.step()
-        logger_ae.add_values({k: v.detach() for k, v in ae_dict.items()})
+        logger_ae.add_values({k: torch.as_tensor(v) for k, v in ae_dict.items()})
         logger_disc.add_values(disc_dict)
         train_loss += disc_loss.item() + ae_loss.item()
         if (epoch <= 1 or epoch % 5 == 0) and batch_idx == 0:
