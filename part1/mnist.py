@@ -155,7 +155,7 @@ def _loaders(
 ) -> Loaders:
     train, val = random_split(training, sizes, generator=torch.Generator().manual_seed(SPLIT_SEED))
     common = {"batch_size": batch_size, "num_workers": num_workers, "collate_fn": identity_collate,
-              "persistent_workers": num_workers > 0}  # fmt: skip
+              "persistent_workers": num_workers > 0, "timeout": 120 * (num_workers > 0)}  # fmt: skip
     sampler = RandomSampler(train) if seed is None else EpochSampler(train, seed)
     return DataLoader(train, sampler=sampler, **common), DataLoader(val, **common), DataLoader(test, **common)
 

@@ -159,6 +159,7 @@ def _shuffled(dataset: ImageDataset, batch_size: int, num_workers: int, seed: in
         num_workers=num_workers,
         collate_fn=identity_collate,
         persistent_workers=num_workers > 0,
+        timeout=120 * (num_workers > 0),  # seconds: of a process that has failed, nothing would come
         generator=torch.Generator(),  # of the workers' seeds, which would else change the noise of the training
     )
 

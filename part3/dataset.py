@@ -165,7 +165,7 @@ def round_loader(dataset: TextDataset, args: argparse.Namespace, trainer) -> Dat
                       trainer.world_size)  # fmt: skip
     pin_memory = trainer.strategy.root_device.type == "cuda" and not dataset.data.is_cuda
     return DataLoader(dataset, batch_sampler=batches, num_workers=args.num_workers, collate_fn=identity_collate,
-                      pin_memory=pin_memory)  # fmt: skip
+                      pin_memory=pin_memory, timeout=120 * (args.num_workers > 0))  # fmt: skip
 
 
 def val_loader(dataset: TextDataset, batch_size: int) -> DataLoader:

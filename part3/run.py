@@ -33,8 +33,7 @@ class InputError(Exception):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that reports an error in one line. Its help has all defaults but argparse.SUPPRESS, which
-    stands for None."""
+    """An argument parser whose errors are one line, and whose help has all defaults; argparse.SUPPRESS means None."""
 
     def __init__(self, prog: str, description: str):
         formatter = argparse.ArgumentDefaultsHelpFormatter
@@ -48,6 +47,8 @@ class Parser(argparse.ArgumentParser):
 
     def parse_given(self, argv: list[str] | None = None) -> argparse.Namespace:
         """The flags of a command line; None where a flag was not given."""
+        if argv is None and "matplotlib" not in sys.modules:
+            os.environ["MPLBACKEND"] = "agg"  # a notebook's, which commands inherit, need not be there
         return self.parse_args(argv, argparse.Namespace(**{action.dest: None for action in self._actions}))
 
     def default_flags(self) -> dict[str, object]:
@@ -104,32 +105,27 @@ def resolve_args(
 ) -> tuple[argparse.Namespace, Path | None, dict | None]:
     """Complete a training's flags: what `args` holds, else what the run to resume was started with, else the default.
     The run is resumed from the file `checkpoint` in its directory, whose content `read` returns. It keeps the flags in
-    `fixed`: with other values, no uninterrupted run could reproduce it.
-
-    Returns:
-        All flags but `resume`; directory and checkpoint of the run to resume, or None and None.
-    """
+    `fixed`: with other values, no uninterrupted run could reproduce it. Returns all flags but `resume`, and directory
+    and checkpoint of the run to resume, or None and None."""
     given, flags = parser.given_flags(args), parser.default_flags()
     if (run := given.pop("resume", None)) is None:
         return argparse.Namespace(**{**flags, **given}), None, None
     run_dir = find_run(run, Path(given.get("log_dir", flags["log_dir"])), checkpoint)
     saved = read(run_dir / checkpoint)
     for name in fixed:
-        if (new := given.get(name)) not in (None, old := saved["flags"][name]):
+        if (new := given.get(name)) not in (None, old := {**flags, **saved["flags"]}[name]):
             raise InputError(f"--{name} {new} was given, but the run to resume was started with --{name} {old}: leave "
                              "the flag out, or start a new run without --resume")  # fmt: skip
     return argparse.Namespace(**{**flags, **saved["flags"], **given}), run_dir, saved
 
 
 def find_run(run: str, log_dir: Path, file: str) -> Path:
-    """Directory of a run that holds `file`: given by its path, by its name in `log_dir`, or as "newest". Raises
-    InputError if there is none."""
+    """Directory of a run that holds `file`: given by path, by name in `log_dir`, or as "newest". Raises InputError."""
     places = [Path(os.path.expanduser(run)), log_dir / "lightning_logs" / run, log_dir / run]
     if run == "newest":
-        places = [found.parents[1] for found in sorted(log_dir.rglob(file), key=os.path.getmtime)[-1:]]
-    for place in places:
-        if (place / file).is_file():
-            return place.absolute()
+        places = [place.parents[1] for place in sorted(log_dir.rglob(file), key=os.path.getmtime)[-1:]]
+    if found := [place for place in places if (place / file).is_file()]:
+        return found[0].absolute()
     raise InputError(f"{run}: no such run with a checkpoint, neither as a path nor in {log_dir}: name a run directory")
 
 
@@ -157,8 +153,8 @@ def open_run(runs: Path, run_dir: Path | None) -> Iterator[Path]:
         yield run_dir
     except (KeyboardInterrupt, SystemExit):
         command = shlex.join([sys.executable, str(HERE / "train.py"), "--resume", str(run_dir)])
-        saved = any(run_dir.glob("checkpoints/*"))
-        print(f"\nstopped; {'continue with ' + command if saved else 'there is no checkpoint yet'}", flush=True)
+        command = f"continue with {command}" if any(run_dir.glob("checkpoints/*")) else "there is no checkpoint yet"
+        print(f"\nstopped; {command}", flush=True)
         raise
     except OSError as error:
         error.filename = error.filename or run_dir  # TensorBoard does not say where a disk is full
@@ -205,9 +201,9 @@ def read_checkpoint(file: Path, wanted: tuple[str, ...], part: str) -> dict:
 def write_summary(run_dir: Path, args: argparse.Namespace, results: dict) -> None:
     """Write `summary.json`: the results, and the flags and versions behind them. A run that has it is complete."""
     versions = {name: metadata.version(name) for name in ("torch", "torchvision", "pytorch-lightning", "numpy")}
-    versions["python"], now = platform.python_version(), datetime.now(UTC).isoformat(timespec="seconds")
     summary = {**results, "seed": args.seed, "flags": vars(args), "command": shlex.join(["python", *sys.argv]),
-               "versions": versions, "finished": now}  # fmt: skip
+               "versions": {**versions, "python": platform.python_version()},
+               "finished": datetime.now(UTC).isoformat(timespec="seconds")}  # fmt: skip
     atomic_write(run_dir / "summary.json", json.dumps(summary, indent=2) + "\n")
 
 
@@ -240,24 +236,28 @@ def cluster_environment(args: argparse.Namespace) -> list:
 def run_command(command: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> int:
     """Call `command(args)`, and return the exit code: 0; 2 after one sentence about what cannot be used; 130 or 143
     after Ctrl-C or SIGTERM; 141 if nobody reads the output any more (`| head`)."""
-    import matplotlib
     import torch
 
+    undo = contextlib.ExitStack()  # what is set here is put back: a notebook goes on
     for name in ("stdout", "stderr"):  # None: closed by the shell (`>&-`), and the next file would take its place
         stream = getattr(sys, name) or open(os.devnull, "w")  # noqa: SIM115, open until the end
         setattr(sys, name, stream)
         if hasattr(stream, "reconfigure"):  # a notebook's has not
+            undo.callback(stream.reconfigure, errors=stream.errors, line_buffering=stream.line_buffering)
             stream.reconfigure(errors="backslashreplace", line_buffering=True)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        undo.callback(signal.signal, number, signal.getsignal(number))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    matplotlib.use("agg")
+    undo.callback(torch.set_flush_denormal, False)
     torch.set_flush_denormal(True)  # numbers below 1e-38 occur in gradients, and are slow on a CPU
     torch.set_float32_matmul_precision("high")  # on a GPU, factors are rounded to the 10 bits of TF32
     if platform.libc_ver()[0] == "glibc":  # keep freed memory: the system would have to clear it again in each step
         M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, libc = -1, -3, ctypes.CDLL(None)
         libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
         libc.mallopt(M_MMAP_THRESHOLD, 1 << 30) or libc.mallopt(M_MMAP_THRESHOLD, 1 << 25)  # most before glibc 2.35
+    undo.callback(logging.disable, logging.NOTSET)
     logging.disable(logging.INFO)  # Lightning's notes on unused hardware
+    undo.callback(setattr, threading, "excepthook", threading.excepthook)
     threading.excepthook = lambda thread: None  # TensorBoard's: its error is raised again where events are flushed
     try:
         with warnings.catch_warnings():
@@ -276,11 +276,7 @@ def run_command(command: Callable[[argparse.Namespace], object], args: argparse.
         print(f"{Path(sys.argv[0]).name}: error: {sentence}", file=sys.stderr)
         return 2
     finally:
-        logging.disable(logging.NOTSET)
-        threading.excepthook = threading.__excepthook__
-        torch.set_flush_denormal(False)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        undo.close()
     return 0
 
 
@@ -288,13 +284,17 @@ def explain(error: Exception) -> str | None:
     """One sentence about an error that the user can do something about; None for any other."""
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
     if isinstance(error, InputError):
-        return " ".join(str(error).split())
+        socks = re.search("(?i)(all|https?)_proxy(?==socks)", " ".join(map("=".join, os.environ.items())))
+        note = f" ({socks[0]} names a socks proxy, which cannot be used)" if socks and "download" in str(error) else ""
+        return " ".join(str(error).split()) + note
     if isinstance(error, MemoryError) or re.search("(not enough|out of|allocate) memory|alloc_cpu", str(error)):
         return f"the memory does not suffice ({reason}): lower the sizes that the flags ask for"
     if type(error).__name__ in ("InductorError", "BackendCompilerFailed", "InvalidCxxCompiler", "TritonMissing"):
         return f"--compile: PyTorch cannot compile the model here ({reason}): leave it out"
     if "in Lightning, but" in reason:  # SLURM or torchrun has started another number of processes
         return f"--devices or --num_nodes: {reason}"
+    if "DataLoader" in reason:
+        return f"a process that loads data has failed ({reason}): give --num_workers 0"
     if isinstance(error, OSError):
         return f"cannot use {error.filename or 'a file'} ({error.strerror or reason}): make room, or give another one"
     return None

@@ -135,6 +135,35 @@ def test_characters_that_the_output_lacks_are_escaped(part1, monkeypatch):
     assert file.getvalue() == b"\\u03bb\n"
 
 
+def test_a_command_puts_back_what_it_sets(part1, monkeypatch):
+    """As in IPython, whose `%run train.py` is one of many commands."""
+    file = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="strict")
+    monkeypatch.setattr(sys, "stdout", file)
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    part1.run.run_command(lambda args: signal.signal(signal.SIGINT, signal.SIG_IGN), Namespace())
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert (file.errors, file.line_buffering) == ("strict", False)
+
+
+def test_a_notebook_s_backend_is_not_asked_for(repository):
+    """A command that a notebook starts inherits its MPLBACKEND, which may not be installed beside PyTorch."""
+    code = "import args; args.parse_args(); import matplotlib; print(matplotlib.get_backend())"
+    env = {**os.environ, "MPLBACKEND": "module://no_such.backend", "PYTHONPATH": str(repository / "part1")}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "agg"
+
+
+@pytest.mark.parametrize("name", ["ALL_PROXY", "https_proxy"])
+def test_a_proxy_that_no_library_can_use_is_named(part1, capsys, monkeypatch, name):
+    monkeypatch.setenv(name, "socks5://127.0.0.1:9")
+
+    def download(args):
+        raise part1.run.InputError("the data cannot be downloaded (no route)")
+
+    assert part1.run.run_command(download, Namespace()) == 2
+    assert f"({name} names a socks proxy" in capsys.readouterr().err
+
+
 def test_ignored_sigint_stays_ignored(part1, monkeypatch):
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

@@ -5,6 +5,8 @@ import signal
 
 import pytest
 
+from short_runs import assert_same_run
+
 
 def number_of(moments: list[str], name: str, after: int = -1) -> int:
     """Number of the first moment with this beginning after another one."""
@@ -53,6 +55,19 @@ def test_stopped_before_the_first_checkpoint(runs):
     result = runs.train("stopped", *runs.flags, moment=number_of(runs.moments, "before a gradient"),
                         signum=signal.SIGINT)  # fmt: skip
     assert result.code == 130 and "there is no checkpoint yet" in result.output
+
+
+def test_a_one_cycle_schedule_is_resumed(runs_of):
+    """Its last epoch is fixed at the start: another number of epochs would be another training."""
+    runs = runs_of("part1")
+    flags = [*runs.flags, "--lr_schedule", "one-cycle"]
+    moments = runs.train("cycle", *flags).moments
+    first = number_of(moments, "after replacing last.ckpt")
+    assert runs.train("half a cycle", *flags, moment=first + 3).code == -signal.SIGKILL
+    result = runs.train("half a cycle", "--resume", runs.run("half a cycle"), "--epochs", "3")
+    assert result.code == 2 and "was planned for --epochs 2" in result.output
+    assert runs.train("half a cycle", "--resume", runs.run("half a cycle")).code == 0
+    assert_same_run(runs.run("half a cycle"), runs.run("cycle"))
 
 
 @pytest.mark.parametrize("part", ["part1", "part3"])

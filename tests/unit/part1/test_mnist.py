@@ -218,6 +218,14 @@ def test_missing_files_and_no_network(part1, tmp_path, monkeypatch):
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.parametrize("given", ["MNIST/raw", "MNIST"])
+def test_files_that_lie_elsewhere(part1, fake_mnist, no_network, given):
+    """No second copy is downloaded into a directory below."""
+    with pytest.raises(part1.run.InputError, match=f"they lie in {fake_mnist}/MNIST/raw.*that holds MNIST/raw"):
+        part1.mnist.mnist(root=fake_mnist / given)
+    assert not (fake_mnist / given / "MNIST").exists()
+
+
 def test_damaged_and_foreign_files(part1, fake_mnist, tmp_path):
     raw = tmp_path / "MNIST" / "raw"
     shutil.copytree(fake_mnist / "MNIST" / "raw", raw)

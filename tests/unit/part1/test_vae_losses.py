@@ -1,6 +1,7 @@
 """The VAE's losses: sums over an image, means over the batch, and their sum in bits per dimension."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
@@ -100,6 +101,22 @@ def test_a_step_moves_all_weights(vae):
     vae(torch.randint(16, (5, 1, 28, 28)))[2].backward()
     optimizer.step()
     assert all(not torch.equal(before[name], parameter) for name, parameter in vae.named_parameters())
+
+
+def test_one_cycle(part1):
+    """From 4e-4 in 15 of 100 steps to 4e-3, and along half a cosine to 4e-6; momentum stays."""
+    vae = part1.train_pl.VAE(num_filters=2, z_dim=2, lr=1e-3, lr_schedule="one-cycle")
+    vae._trainer = SimpleNamespace(estimated_stepping_batches=100)
+    found = vae.configure_optimizers()
+    optimizer, rates = found["optimizer"], []
+    for _ in range(100):
+        rates.append(optimizer.param_groups[0]["lr"])
+        assert optimizer.param_groups[0]["betas"] == (0.9, 0.99)
+        optimizer.step()
+        found["lr_scheduler"]["scheduler"].step()
+    assert [rates[0], rates[14], rates[-1]] == pytest.approx([4e-4, 4e-3, 4e-6])
+    middle = 14 + 85 / 2  # between the highest and the lowest
+    assert (rates[int(middle)] + rates[int(middle) + 1]) / 2 == pytest.approx((4e-3 + 4e-6) / 2, rel=1e-3)
 
 
 def test_optimizer_is_adam_over_all_parameters(part1):

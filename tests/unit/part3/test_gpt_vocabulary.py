@@ -25,6 +25,16 @@ SAMPLES = {
 END = 50256
 
 
+def test_what_a_file_stores_of_an_earlier_use_has_no_effect(part3, gpt2_tokenizer_dir, theirs, tmp_path):
+    tokenizer = Tokenizer.from_file(str(gpt2_tokenizer_dir / "tokenizer.json"))
+    tokenizer.enable_truncation(4)
+    tokenizer.enable_padding(length=9)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    vocabulary = part3.vocabulary.read_vocabulary(tmp_path)
+    for text in ("Hello world! It's 2024, and they'll say: don't.", "a"):
+        assert vocabulary.encode(text) == theirs(text)["input_ids"]
+
+
 @pytest.fixture(scope="module")
 def layouts(gpt2_tokenizer_dir, tmp_path_factory):
     """The folder with tokenizer.json, and one with the two older files alone."""

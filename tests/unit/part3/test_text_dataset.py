@@ -37,6 +37,16 @@ def test_an_item_is_a_window_and_the_same_one_character_later(part3, text_file):
         assert "".join(dataset.index_to_string[int(token)] for token in y) == TEXT[i + 1 : i + 8]
 
 
+@pytest.mark.parametrize("size", [1, 7, 30])
+def test_pieces_have_the_tokens_of_the_whole_text(part3, gpt2_tokenizer_dir, size):
+    """Cut at every place that is allowed, also beside white space and special tokens."""
+    text = "One\n\n two\n\n\nthree's\n\t4\r\n5 \n six\n<|endoftext|>\n7\n\u00a0\n8\n" * 3
+    vocabulary = part3.vocabulary.read_vocabulary(gpt2_tokenizer_dir)
+    pieces = list(part3.dataset.pieces(text, size))
+    assert "".join(pieces) == text and len(pieces) > 3
+    assert [token for piece in pieces for token in vocabulary.encode(piece)] == vocabulary.encode(text)
+
+
 def test_characters_are_numbered_in_sorted_order(part3, text_file):
     dataset = part3.dataset.TextDataset(solution_config(text_file), str(text_file), block_size=7)
     assert [dataset.string_to_index[character] for character in sorted(set(TEXT))] == list(range(len(set(TEXT))))
