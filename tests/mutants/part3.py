@@ -31,6 +31,7 @@ FUSED_2024 = "attn_mask=None, dropout_p=dropout, is_causal=True)"
 # What the template of 2023 has no place for: the fused way beside the plain one, and top_p.
 OF_2024 = {
     "fused_mask_of_block_size": [("gpt.py", FUSED_2024, "attn_mask=self.mask[0, 0] == 1, dropout_p=dropout)")],
+    "fused_way_with_an_unknown_argument": [("gpt.py", FUSED_2024, FUSED_2024.replace("is_causal", "causal"))],
     "fused_way_breaks_off": [("gpt.py", FUSED_2024, FUSED_2024 + "[0, 0, 0, 0, 0]")],
     "fused_without_is_causal": [("gpt.py", FUSED_2024, "attn_mask=None, dropout_p=dropout)")],
     "fused_drops_in_evaluation": [("gpt.py", "self.attn_dropout.p if self.training else 0.0", "self.attn_dropout.p")],
@@ -274,6 +275,8 @@ MUTANTS = [
     _gpt("top_p_of_the_first_sequence", "top_p_keeps_the_most_probable_tokens"),
     _gpt("fused_mask_of_block_size", "fused_attention_is_causal"),
     _gpt("fused_way_breaks_off", "fused_attention_is_causal"),
+    _gpt("fused_way_with_an_unknown_argument", "fused_attention_is_causal"),
+    _gpt("top_k_breaks_off", "top_k_keeps_k_tokens", (FILTER, FILTER.replace("v[:, [-1]]", "v[:, :, -1]"))),
     _gpt(
         "block_takes_two_results_of_attention",
         "gpt_works_as_a_whole",
