@@ -68,7 +68,7 @@ def sampling_draws_from_the_softmax(part):
 @criterion("3.3")
 def temperature_divides_the_logits(part):
     """The logits are divided by the temperature before the softmax."""
-    if not _draws(part):
+    if not _draws(part) or far(shares(part, LOGITS), LOGITS.softmax(dim=-1)):
         return  # nothing is drawn, or from something else, which has a criterion of its own
     for temperature in (2.5, 0.4):
         got = shares(part, LOGITS, temperature=temperature)

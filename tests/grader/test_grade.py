@@ -85,7 +85,7 @@ HOSTILE = {
     "exit": ("import os\ndef run(): os._exit(0)", "ended the whole process (exit code 0)"),
     "sys_exit": ("import sys\ndef run(): sys.exit(3)", "part1/hostile.py, line 2 calls sys.exit(3)"),
     "crash": ("import ctypes\ndef run(): ctypes.string_at(0)", "a segmentation fault"),
-    "endless": ("def run():\n    while True: pass", "did not end within 8 seconds"),
+    "endless": ("def run():\n    while True: pass", "did not end within 6 seconds"),
     "kills_its_group": ("import os\ndef run(): os.kill(0, 9)", "ended by a kill"),
     "kills_its_parent": (
         "import os, time\ndef run():\n    os.kill(os.getppid(), 9)\n    time.sleep(60)",
@@ -163,7 +163,7 @@ def graded(grade, toy_criteria, tmp_path_factory):
     before = sorted(root.rglob("*"))
     files = [f"--{kind}={root.with_name('report')}.{kind}" for kind in ("json", "junit", "html")]
     folders = [root / name for name in HOSTILE]
-    flags = ("--criteria", toy_criteria, "--timeout", 8, "--memory", 1, "--jobs", 2)
+    flags = ("--criteria", toy_criteria, "--timeout", 6, "--memory", 1, "--jobs", 2)
     grade(*folders, *flags, *files)
     assert sorted(root.rglob("*")) == before, "nothing is written into a solution"
     solutions = json.loads(root.with_name("report.json").read_text())["solutions"]

@@ -67,6 +67,7 @@ def serve() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background ignores it
     for module in PRELOADED:
         importlib.import_module(module)
+    importlib.import_module("plain_figures").plain_figures()
     for line in sys.stdin:
         job, children = json.loads(line), []
         with socket.create_server(("127.0.0.1", 0)) as place:

@@ -60,6 +60,7 @@ def script(repository, tmp_path):
     return str(file), log
 
 
+@pytest.mark.slow
 def test_implementations_alternate(part1, load, script):
     runner = load("runner")
     file, log = script

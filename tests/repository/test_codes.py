@@ -57,7 +57,7 @@ def test_the_noise_of_each_dimension(codes):
     assert codes.noise(first, second) == pytest.approx([0, 0.1, 2], rel=0.03)
 
 
-@pytest.mark.parametrize("z_dim", [2, 3])
+@pytest.mark.parametrize("z_dim", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_the_command(codes, part2, tmp_path, monkeypatch, z_dim):
     """Against the codes of the test images, from a run of one epoch on the small digits."""
     monkeypatch.setattr(codes, "SHOWN", 47)

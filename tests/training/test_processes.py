@@ -25,6 +25,7 @@ def test_two_processes_do_what_one_does_with_batches_of_twice_the_size(runs):
     assert len(list(runs.run("two").parent.iterdir())) == 1, "one process writes"
 
 
+@pytest.mark.slow
 def test_lightning_starts_the_second_process(runs_of):
     runs = runs_of("part3")
     argv = [*runs.flags, *CPU["part3"], "--devices", 2, "--max_steps", 1]
