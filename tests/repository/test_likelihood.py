@@ -48,6 +48,7 @@ def images():
     return pixels
 
 
+@pytest.mark.slow
 def test_estimates_against_an_integral(likelihood, images):
     model = Model(slopes=(3.0, -2.0))
     for estimate in (likelihood.from_prior, likelihood.from_encoder):
@@ -63,6 +64,7 @@ def exact_log_px(sign: int) -> float:
     return math.log(dblquad(integrand, -6, 6, -6, 6, epsabs=1e-6)[0]) - 783 * math.log(2)
 
 
+@pytest.mark.slow
 def test_gaps_are_those_of_the_integrals(likelihood, images):
     """log p(x) = ELBO + KL(q || p(z|x)), each computed in its own way."""
     rows = likelihood.gaps(Model(slopes=(3.0, -2.0)), images, spacing=0.125)

@@ -169,6 +169,7 @@ def test_commands_have_flags_that_exist(reproduce_itself, repository, request, n
     assert commands
 
 
+@pytest.mark.slow
 def test_an_interruption_waits_for_the_run_s_last_words(repository, reproduce, tmp_path):
     code = (
         f"import sys; sys.path.insert(0, {str(repository / 'report')!r})\n"
