@@ -183,7 +183,8 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
     args, run_dir, saved = complete_args(args, read=lambda path: load_vae(path)[1])
     finished = saved["epoch"] + 1 if saved else 0
     if finished > args.epochs or (finished == args.epochs and (run_dir / "summary.json").exists()):
-        raise InputError(f"the run has already finished epoch {finished}: raise --epochs to continue it")
+        way = "raise --epochs to continue it" if args.lr_schedule == "constant" else "its one-cycle schedule has ended"
+        raise InputError(f"the run has already finished epoch {finished}: {way}")
     pl.seed_everything(args.seed, workers=True, verbose=False)
     record, checkpoints = RunRecord(args), BestAndLast()
     show_bar = args.progress_bar or sys.stdout.isatty()

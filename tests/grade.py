@@ -78,7 +78,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("run it without python's flag -O, which switches assertions off, those of the solutions, too")
     for folder in [*args.folders, *given, *([args.criteria] if args.criteria else [])]:
         if not folder.is_dir() and (folder.suffix != ".zip" or not folder.is_file()):
-            parser.error(f"there is no folder {folder}")
+            parser.error(f"there is no folder or zip file {folder}")
     if args.gradescope and len(args.folders) > 1:
         parser.error("--gradescope writes one solution; name one folder")
     for flag in ("jobs", "timeout", "memory"):

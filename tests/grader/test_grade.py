@@ -242,7 +242,7 @@ def test_a_part_that_is_named(grade, tmp_path, toy_criteria):
     ("args", "said"),
     [
         ([], "name the folder"),
-        (["nowhere"], "there is no folder nowhere"),
+        (["nowhere"], "there is no folder or zip file nowhere"),
         ([TESTS, "--jobs", "0"], "--jobs must be positive"),
         ([TESTS.parent, "--json", "nowhere/x.json"], "nothing can be written there"),
         ([TESTS.parent, "--edition", "1999"], "invalid choice"),
