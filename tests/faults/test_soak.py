@@ -6,6 +6,8 @@ import signal
 
 import pytest
 
+from short_runs import assert_same_run
+
 SEED = 18
 pytestmark = pytest.mark.slow
 
@@ -18,7 +20,10 @@ def test_killed_around_every_kind_of_moment(runs):
         print(f"killed {moment}")
         shutil.rmtree(runs.folder / "kind", ignore_errors=True)
         assert runs.train("kind", *runs.flags, moment=number).code == -signal.SIGKILL
-        runs.finish("kind")
+        if (runs.run("kind") / "summary.json").is_file():  # complete
+            assert_same_run(runs.run("kind"), runs.whole)
+        else:
+            runs.finish("kind")
 
 
 def test_killed_at_random_moments_again_and_again(runs):
