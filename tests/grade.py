@@ -132,19 +132,19 @@ def main(argv: list[str] | None = None) -> int:
         print(reports.criteria_table(criteria))
         return 0
     limits, results = Limits(args.timeout, int(args.memory * GIB)), []
-    written = {
-        args.json: lambda: json.dumps(reports.as_json(results), indent=1) + "\n",
-        args.junit: lambda: reports.as_junit(results),
-        args.gradescope: lambda: json.dumps(reports.as_gradescope(results[0]), indent=1) + "\n",
-        args.html: lambda: html_page.page(results),
-    }
+    written = [
+        (args.json, lambda: json.dumps(reports.as_json(results), indent=1) + "\n"),
+        (args.junit, lambda: reports.as_junit(results)),
+        (args.gradescope, lambda: json.dumps(reports.as_gradescope(results[0]), indent=1) + "\n"),
+        (args.html, lambda: html_page.page(results)),
+    ]
     failed = set()
     with tempfile.TemporaryDirectory(prefix="grade-") as scratch, Progress() as progress:
         submissions = submissions_of(args, Path(scratch))
         try:
             for result in grading.grade(submissions, criteria, args.jobs, limits, args.verbose, progress):
                 results.append(result)
-                failed |= {file for file, text in written.items() if file and not write(file, text())}
+                failed |= {file for file, text in written if file and not write(file, text())}
                 show(reports.table(result, shutil.get_terminal_size().columns), end="\n\n")
                 if args.verbose:
                     show(*reports.reasons(result), sep="\n", end="\n\n")

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course.criterion import Unjudged, expect
+from course.criterion import NotANumber, expect
 
 Z = 3  # latent dimensions where a criterion is free to choose
 FAKE = 1000.0  # first number of the codes that stand for the encoder's, so that a discriminator can tell them apart
@@ -149,13 +149,6 @@ def on_logits(part, check: Callable[[bool], None]) -> None:
             check(True)
         except Exception:
             raise first from None
-
-
-class NotANumber(Unjudged):
-    """A loss is NaN, which the criteria on cross entropy tell."""
-
-
-NAN = "the loss is NaN: is a logarithm taken of raw logits, which may be negative?"
 
 
 def number(value: Any) -> float:

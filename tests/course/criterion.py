@@ -10,10 +10,10 @@ something is wrong; the first line of its docstring is its title:
         expect(close(got, 0.5), "the ½ of the closed form is missing", given="mean 1, log std 0", expected=0.5, got=got)
 """
 
-import os
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 # Variables that the template's functions return or use without giving them a value.
@@ -55,6 +55,13 @@ class Unjudged(Exception):
     """Nothing can be said here, since a mistake that another criterion tells hides it: no points, and no mistake."""
 
 
+class NotANumber(Unjudged):
+    """A loss is NaN, which the criteria that look at its logits tell."""
+
+
+NAN = "the loss is NaN: is a logarithm taken of raw logits, which may be negative?"
+
+
 def expect(ok: Any, hint: str, *, given: Any = None, expected: Any = None, got: Any = None) -> None:
     """Raise `Failure` unless `ok`, a truth value, a tensor of one element or of several that must all hold."""
     if hasattr(ok, "all") and not isinstance(ok, bool):
@@ -63,16 +70,22 @@ def expect(ok: Any, hint: str, *, given: Any = None, expected: Any = None, got: 
         raise Failure(hint, given=given, expected=expected, got=got)
 
 
-def place(error: BaseException) -> str:
-    """Where in the student's files, which lie in the working directory, an exception arose: " (part3/gpt.py, line 7)",
-    or nothing."""
-    own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(os.getcwd())]
-    return f" ({os.path.relpath(own[-1].filename, os.pardir)}, line {own[-1].lineno})" if own else ""
+def last_own_frame(error: BaseException, folder: Path) -> traceback.FrameSummary | None:
+    """The innermost frame of an exception in the files below a folder."""
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(str(folder))]
+    return own[-1] if own else None
+
+
+def place(error: BaseException, folder: Path) -> str:
+    """Where in a student's folder an exception arose, such as 'part3/gpt.py, line 7'; nothing where it did not."""
+    frame = last_own_frame(error, folder)
+    return f"{Path(frame.filename).relative_to(folder.parent)}, line {frame.lineno}" if frame else ""
 
 
 def said(error: BaseException) -> str:
-    """An exception's kind, beginning of its text, and place."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}{place(error)}"
+    """An exception's kind, beginning of its text, and place in the student's files, the working directory."""
+    where = place(error, Path.cwd())
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}" + (f" ({where})" if where else "")
 
 
 def is_gap(error: BaseException) -> bool:

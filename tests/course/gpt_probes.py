@@ -101,9 +101,9 @@ def build_attention(part, fused: bool = False, pdrop: float = 0.0, block: int = 
     module.layout = HANDED_OUT
     if len(inner) == 1:
         with contextlib.suppress(Exception):
-            module.layout = next(
-                (layout for layout in _layouts() if _is_right(attend(module, layout=layout))), HANDED_OUT
-            )
+            output, joint = _run(module)
+            right = (layout for layout in _layouts() if _is_right(_weights(output, joint, layout)))
+            module.layout = next(right, HANDED_OUT)
     return module
 
 
@@ -147,9 +147,13 @@ def _layers(module: nn.Module) -> list[nn.Linear]:
     raise Failure("the attention layer has no linear layers for queries, keys, values and output, as handed out")
 
 
-def attend(module: nn.Module, scale: float = 1.0, length: int = LENGTH, layout: tuple | None = None) -> Weights:
+def attend(module: nn.Module, scale: float = 1.0, length: int = LENGTH) -> Weights:
     """Let a layer of `build_attention` attend, and find its weights from its output."""
-    layout = layout or module.layout
+    return _weights(*_run(module, scale, length), module.layout)
+
+
+def _run(module: nn.Module, scale: float = 1.0, length: int = LENGTH) -> tuple[Tensor, Tensor]:
+    """The layer's output, [B, T, C], and its queries, keys and values together, [B, T, 3 * C]."""
     generator = torch.Generator().manual_seed(4)
     x = (
         scale
@@ -167,14 +171,19 @@ def attend(module: nn.Module, scale: float = 1.0, length: int = LENGTH, layout: 
         output = output[0] if isinstance(output, (tuple, list)) else output
         *inner, _ = _layers(module)
         joint = torch.cat([layer(x) for layer in inner], dim=-1)
-        q, k, v = _split(joint, layout)
     expect(
         isinstance(output, Tensor) and tuple(output.shape) == (BATCH, length, CHANNELS),
         "attention must give an output of the input's shape",
         expected=[BATCH, length, CHANNELS],
         got=list(getattr(output, "shape", [])),
     )
-    heads = output.double().view(BATCH, length, *((HEADS, SIZE) if layout[2] else (SIZE, HEADS)))
+    return output, joint
+
+
+def _weights(output: Tensor, joint: Tensor, layout: tuple) -> Weights:
+    """What a layer with this layout did."""
+    q, k, v = _split(joint, layout)
+    heads = output.double().view(BATCH, output.size(1), *((HEADS, SIZE) if layout[2] else (SIZE, HEADS)))
     heads = heads.permute(0, 2, 1, 3) if layout[2] else heads.permute(0, 3, 1, 2)  # (B, nh, T, hs)
     weights = heads @ torch.linalg.pinv(v)  # (B, nh, T, T)
     rest = (weights @ v - heads).abs().nan_to_num().max().item() / max(heads.abs().nan_to_num().max().item(), 1e-9)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from course import packages
-from course.criterion import REGISTRY, Criterion, Failure, Remark, Unjudged, is_gap
+from course.criterion import REGISTRY, Criterion, Failure, Remark, Unjudged, is_gap, last_own_frame, place
 from course.gaps import GapFinder
 from course.student import StudentPart
 
@@ -122,17 +122,15 @@ def _trace(verbose: bool) -> None:
 
 def _in_words(error: BaseException, folder: Path) -> str:
     """One sentence about an exception: where in the student's files it arose, and what it says."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if frame.filename.startswith(str(folder))]
-    where = f"{folder.name}/{Path(own[-1].filename).relative_to(folder)}, line {own[-1].lineno}" if own else ""
+    own, where = last_own_frame(error, folder), place(error, folder)
     text = " ".join(str(error).replace(f"{folder.parent}/", "").split())
     if isinstance(error, SystemExit):
         return f"{where or 'the code'} calls sys.exit({error.code!r})"
     if own and any(word in text for word in GPU_WORDS):
         return f"{where} asks for a GPU, whatever the machine: use the device of the model or of the input"
     if NO_NETWORK in text:
-        return f"{where or 'the code'} asks for the network, which no criterion needs: {own[-1].line if own else text}"
-    if own and own[-1] is frames[-1]:
+        return f"{where or 'the code'} asks for the network, which no criterion needs: {own.line if own else text}"
+    if own and own == traceback.extract_tb(error.__traceback__)[-1]:
         if isinstance(error, NameError):
             name = re.search(r"'(\w+)'", text)
             name = name.group(1) if name else "a variable"
@@ -142,7 +140,7 @@ def _in_words(error: BaseException, folder: Path) -> str:
         if "ellipsis" in text:
             return f"{_function(error)} is not implemented ({where} works with `...`)"
         if "NoneType" in text:
-            return f"{where} (`{own[-1].line}`) works with None: is what it uses implemented?"
+            return f"{where} (`{own.line}`) works with None: is what it uses implemented?"
         if is_gap(error):
             return f"{_function(error)} is not implemented ({where})"
     if own and "optimizer got an empty parameter list" in text:
@@ -151,9 +149,9 @@ def _in_words(error: BaseException, folder: Path) -> str:
     if not own and "NoneType" in text:
         return "a function returns nothing (None), or something with None in it: is it implemented?"
     if isinstance(error, AssertionError) and own:
-        return f"{where}: `{own[-1].line}` does not hold" + (f" ({text})" if text else "")
+        return f"{where}: `{own.line}` does not hold" + (f" ({text})" if text else "")
     if where:
-        return f"{where} (`{own[-1].line}`) stops with {what}"
+        return f"{where} (`{own.line}`) stops with {what}"
     return f"what the code returned or asked for does not fit: {what}"
 
 

@@ -10,9 +10,7 @@ import itertools
 import torch
 
 from course.aae_standins import (
-    NAN,
     Judge,
-    NotANumber,
     Z,
     close,
     codes,
@@ -25,7 +23,7 @@ from course.aae_standins import (
     on_logits,
     prior_draws,
 )
-from course.criterion import Failure, Nothing, Remark, Unjudged, criterion, expect
+from course.criterion import NAN, Failure, NotANumber, Nothing, Remark, Unjudged, criterion, expect
 from course.cross_entropy import SMOOTHED, smoothed, softplus
 from course.pretended_gpu import on_gpu, stays_on_gpu
 

@@ -8,9 +8,7 @@ tensors or numbers.
 import torch
 
 from course.aae_standins import (
-    NAN,
     Judge,
-    NotANumber,
     autoencoder_losses,
     close,
     codes,
@@ -19,7 +17,7 @@ from course.aae_standins import (
     number,
     on_logits,
 )
-from course.criterion import Failure, Nothing, Remark, criterion, expect
+from course.criterion import NAN, Failure, NotANumber, Nothing, Remark, criterion, expect
 from course.cross_entropy import SMOOTHED, smoothed, softplus
 
 

@@ -6,15 +6,14 @@ Fails only where the criteria of the single functions find nothing.
 import torch
 
 from course.aae_standins import Z, play
-from course.criterion import REGISTRY, criterion, expect
-from course.whole import blamed
+from course.criterion import criterion, expect
+from course.whole import blamed, single_functions
 
 
 @criterion("2.4")
 def aae_works_as_a_whole(part):
     """The student's own networks and AdversarialAE together are trained for an epoch and sampled from."""
-    others = [name for name, one in REGISTRY.items() if one.part == "part2" and name != "aae_works_as_a_whole"]
-    others = [name for name in others if not name.endswith(("_optimizer", "without_distributions"))]
+    others = single_functions("part2")
     with blamed(part, others, "an epoch of train_aae with the student's own model"):
         model = part.models.AdversarialAE(z_dim=Z)
         recon, z = model(torch.rand(5, 1, 28, 28) * 2 - 1)[:2]

@@ -6,9 +6,9 @@ Fails only where the criteria of attention and of generate find nothing.
 import torch
 import torch.nn.functional as F
 
-from course.criterion import REGISTRY, criterion, expect
+from course.criterion import criterion, expect
 from course.gpt_probes import LENGTH, call_generate, config
-from course.whole import blamed
+from course.whole import blamed, single_functions
 
 SEQUENCES, VOCAB = 3, 64
 
@@ -16,8 +16,7 @@ SEQUENCES, VOCAB = 3, 64
 @criterion("3.3")
 def gpt_works_as_a_whole(part):
     """The student's GPT with its own attention learns from a batch, and continues a text."""
-    others = [name for name, one in REGISTRY.items() if one.part == "part3" and name != "gpt_works_as_a_whole"]
-    others = [name for name in others if not name.endswith("without_distributions")]
+    others = single_functions("part3")
     tokens = torch.randint(VOCAB, (SEQUENCES, LENGTH))
     with blamed(part, others, "a step of the student's own GPT"):
         model = part.gpt.GPT(config(part, n_layer=2))

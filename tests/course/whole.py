@@ -10,6 +10,12 @@ import torch
 from course.criterion import REGISTRY, Failure, Remark, Unjudged, place
 
 
+def single_functions(part: str) -> list[str]:
+    """Names of a part's criteria, but those of the whole, of what `main` makes, and of forbidden packages."""
+    ends = ("as_a_whole", "_optimizer", "without_distributions")
+    return [name for name, one in REGISTRY.items() if one.part == part and not name.endswith(ends)]
+
+
 @contextlib.contextmanager
 def blamed(part: Any, others: Iterable[str], what: str) -> Iterator[None]:
     """What goes wrong here is a mistake of the parts' interplay, unless one of the `others`, the criteria of the single
@@ -33,5 +39,6 @@ def blamed(part: Any, others: Iterable[str], what: str) -> Iterator[None]:
     if isinstance(first, Failure):
         raise first
     text = " ".join(str(first).replace(f"{part.folder.parent}/", "").split())[:300]
-    raise Failure(f"{what} breaks off{place(first)}, though each function works alone with the right networks: "
-                  "do they fit together?", got=f"{type(first).__name__}: {text}") from first  # fmt: skip
+    where = f" ({place(first, part.folder)})" if place(first, part.folder) else ""
+    raise Failure(f"{what} breaks off{where}, though each function works alone with the right networks: do they fit "
+                  "together?", got=f"{type(first).__name__}: {text}") from first  # fmt: skip
