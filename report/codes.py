@@ -1,5 +1,4 @@
-"""Where an autoencoder's codes lie beside the prior N(0, I), beyond the distances that the run itself has measured
-(questions 2.6 and 2.7).
+"""How far an autoencoder's codes spread, and how many dimensions they fill (questions 2.4, 2.6 and 2.7).
 
 Writes `codes.json`, and for two latent dimensions the codes of some test images as `codes.csv`, into the run directory
 of a run of part 2: `python report/codes.py --checkpoint part2/AAE_logs/aae_z2/version_0 --data_dir DATA`
@@ -43,72 +42,18 @@ from train import load_aae
 SHOWN = 2000  # codes in the table, enough for a picture
 
 
-def nearest_distances(points: Tensor, others: Tensor | None = None, count: int = 1) -> Tensor:
-    """Distances from each point to its nearest others in ascending order.
-
-    Args:
-        points: [N, D].
-        others: [M, D]; the points themselves if left out, where none is its own neighbour.
-        count: how many neighbours, at most M, or N - 1.
-
-    Returns:
-        [N, count].
-    """
-    found = []
-    for start, piece in zip(range(0, len(points), 500), points.split(500), strict=True):
+def intrinsic_dimension(points: Tensor) -> float:
+    """Dimension of what the points [N, D] lie on, by the ratio of the distances to the two nearest neighbours: its
+    logarithm has mean 1 / d where the density is locally constant (Facco et al., 2017; here by maximum likelihood).
+    Points that coincide with others are left out."""
+    nearest = []
+    for piece in points.split(500):
         # Differences and not products of the points, which would cancel between near neighbours.
-        distances = torch.cdist(piece, points if others is None else others,
-                                compute_mode="donot_use_mm_for_euclid_dist")  # fmt: skip
-        if others is None:
-            rows = torch.arange(len(piece))
-            distances[rows, start + rows] = torch.inf
-        found.append(distances.topk(count, largest=False).values)
-    return torch.cat(found)
-
-
-def intrinsic_dimension(nearest: Tensor) -> float:
-    """Dimension of what the points lie on, by the ratio of the distances to the two nearest neighbours: its logarithm
-    has mean 1 / d where the density is locally constant (Facco et al., 2017; here by maximum likelihood).
-
-    Args:
-        nearest: distances [N, 2] as of `nearest_distances`; points that coincide are left out.
-    """
-    apart = nearest[nearest[:, 0] > 0].double()
+        distances = torch.cdist(piece, points, compute_mode="donot_use_mm_for_euclid_dist")
+        nearest.append(distances.topk(3, largest=False).values[:, 1:])  # the first is the point itself
+    nearest = torch.cat(nearest).double()  # (N, 2)
+    apart = nearest[nearest[:, 0] > 0]
     return (1 / (apart[:, 1] / apart[:, 0]).log().mean()).item()
-
-
-def compare(codes: Tensor, draws: Tensor) -> dict:
-    """How codes lie among draws from the prior.
-
-    Args:
-        codes: [N, D].
-        draws: [N, D] from N(0, I).
-
-    Returns:
-        `std`: of the codes in each dimension;
-        `codes_beside_codes`, `draws_beside_draws`: share of the codes (draws) whose nearest neighbour among all codes
-        and draws is of their own kind, 1/2 each for equal distributions and 1 for separate ones;
-        `dimension_of_codes`, `dimension_of_draws`: as of `intrinsic_dimension`.
-    """
-    among_codes, among_draws = nearest_distances(codes, count=2), nearest_distances(draws, count=2)
-    code_to_draw, draw_to_code = nearest_distances(codes, draws)[:, 0], nearest_distances(draws, codes)[:, 0]
-    return {
-        "std": codes.std(dim=0).tolist(),
-        "codes_beside_codes": (among_codes[:, 0] < code_to_draw).double().mean().item(),
-        "draws_beside_draws": (among_draws[:, 0] < draw_to_code).double().mean().item(),
-        "dimension_of_codes": intrinsic_dimension(among_codes),
-        "dimension_of_draws": intrinsic_dimension(among_draws),
-    }
-
-
-def noise(codes: Tensor, again: Tensor) -> list[float]:
-    """Standard deviation of q(z|x) in each dimension, as the root of its mean square over the images; 0 for a
-    deterministic encoder. Two draws of an image differ by twice the variance: E[(z - z')^2] = 2 Var(z).
-
-    Args:
-        codes, again: two draws [N, D] from the posterior of each image.
-    """
-    return ((codes - again).square().mean(dim=0) / 2).sqrt().tolist()
 
 
 def table(codes: Tensor, labels: Tensor) -> str:
@@ -127,8 +72,8 @@ def compute(args: argparse.Namespace) -> None:
     flags = {**checkpoint["flags"], "num_workers": 0}
     flags["data_dir"] = args.data_dir or flags["data_dir"]
     images, labels = load_data(argparse.Namespace(**flags), torch.device("cpu"))[1].dataset[:]
-    with evaluating(model):  # each call draws one code for each image from q(z|x)
-        codes, again = (torch.cat([model.encoder(piece) for piece in images.split(1000)]) for _ in range(2))  # (N, D)
+    with evaluating(model):
+        codes = torch.cat([model.encoder(piece) for piece in images.split(1000)])  # (N, D)
     draws = torch.randn(codes.shape, generator=torch.Generator().manual_seed(args.seed))
     if model.z_dim == 2:
         atomic_write(output_dir / "codes.csv", table(codes[:SHOWN], labels[:SHOWN]))
@@ -136,9 +81,10 @@ def compute(args: argparse.Namespace) -> None:
     result = {
         "z_dim": model.z_dim,
         "images": len(codes),
-        **compare(codes, draws),
-        "noise": noise(codes, again),
-        "dimension_of_images": intrinsic_dimension(nearest_distances(images.flatten(1), count=2)),
+        "std": codes.std(dim=0).tolist(),
+        "dimension_of_codes": intrinsic_dimension(codes),
+        "dimension_of_draws": intrinsic_dimension(draws),
+        "dimension_of_images": intrinsic_dimension(images.flatten(1)),
         "command": f"python report/codes.py --checkpoint RUN --seed {args.seed}",
         "seed": args.seed,
         "seconds": round(time.perf_counter() - begin, 1),

@@ -27,13 +27,20 @@ from excerpts import write_excerpts
 
 REPORT = Path(__file__).resolve().parent
 WIDTH = 6.4  # inches between the margins of a page: the figures are printed at their own size
-BLUE, ORANGE = "#0072b2", "#d55e00"
+BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"
+FIRST_SHOWN = 6  # epoch from which the VAE's curves are close to one another
 STYLE = {"font.size": 9, "legend.fontsize": 8, "axes.titlesize": 9, "svg.hashsalt": "report"}
-AUTOENCODERS = ("ae_z2", "ae_z8", "aae_z2", "aae_z8", "aae_z20")  # ae: an ordinary one, aae: an adversarial one
 NEAR = 4  # how far from its centre the prior is looked at; report.typ counts the codes beyond it
 DIGIT_COLOURS = (
     "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#555555", "#bcbd22", "#17becf",
 )  # fmt: skip
+LOOKS = {  # of the runs of the experiment, by the beginnings of their names
+    "vae": ("VAE", GREEN, "D"),
+    "ae": ("λ = 1", "black", "x"),
+    "aae_z20_gaussian": ("Gaussian", ORANGE, "s"),
+    "aae_z20_universal": ("universal", "#cc79a7", "^"),
+    "aae_z20": ("deterministic", BLUE, "o"),
+}
 PERCENTILES = (5, 25, 50, 75, 95)
 
 
@@ -75,15 +82,15 @@ def attention_cost() -> Figure:
 
 def likelihood() -> Figure:
     """Estimates of log p(x) from samples of the prior and of the encoder, on one scale for all latent spaces."""
-    figure = Figure(figsize=(WIDTH, 2.0), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.6), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
     for axes, run in zip(panels, ("vae_z2", "vae_z20"), strict=True):
         found = results_of(run, "likelihood.json")
-        for source, colour, marker in (("prior", BLUE, "o"), ("encoder", ORANGE, "s")):
+        for source, label, colour, marker in (("prior", "draws", BLUE, "o"), ("encoder", "codes", ORANGE, "s")):
             values = found[source]
             axes.errorbar(values["samples"], values["mean_log_px"], yerr=values["std"], color=colour, marker=marker,
-                          markersize=4, capsize=3, linewidth=1, label=f"samples from the {source}")  # fmt: skip
-        axes.set(xscale="log", xlabel="samples $L$", title=f"run {run}")
+                          markersize=4, capsize=3, linewidth=1, label=label)  # fmt: skip
+        axes.set(xscale="log", xlabel="draws or codes, $L$", title=f"run {run}")
         axes.grid(alpha=0.3)
     panels[0].set_ylabel(r"estimate of $\log p(x)$ [nats]")
     panels[0].legend(loc="lower right")
@@ -91,44 +98,39 @@ def likelihood() -> Figure:
 
 
 def bpd() -> Figure:
-    """Bits per dimension of the VAE over the first steps, over the epochs, and over the later epochs once more."""
+    """Bits per dimension of the VAE over the first steps, and over the later epochs."""
     rows, summary = results_of("vae_z20", "metrics.csv"), results_of("vae_z20")
+    fast = results_of("vae_z20_fast", "metrics.csv")
     steps = json.loads((REPORT / "results" / "first_steps.json").read_text())["bpd"]
-    figure = Figure(figsize=(WIDTH, 2.3), layout="constrained")
-    first_steps, *panels = figure.subplots(1, 3)
-    first_steps.plot(range(1, len(steps) + 1), steps, color=BLUE, linewidth=1)
-    first_steps.set(xlabel="step", ylabel="bits per dimension", title="first steps", ylim=(0, 4.2))
-    first_steps.grid(alpha=0.3)
-    for axes, first in zip(panels, (0, len(rows) // 4), strict=True):
-        epochs = [row["epoch"] for row in rows[first:]]
-        for name, label, colour in (("train_bpd", "training", BLUE), ("val_bpd", "validation", ORANGE)):
-            axes.plot(epochs, [row[name] for row in rows[first:]], color=colour, linewidth=1, label=f"vae_z20, {label}")
-        axes.axhline(summary["test_bpd"], color="black", linestyle="--", linewidth=1,
-                     label=f"vae_z20, test: {summary['test_bpd']:.4f}")  # fmt: skip
-        axes.set(xlabel="epoch", title=f"epochs {first + 1} to {len(rows)}")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+    figure = Figure(figsize=(WIDTH, 2.1), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1, 2))
+    left.plot(range(1, len(steps) + 1), steps, color=BLUE, linewidth=1)
+    left.set(xlabel="step", ylabel="bits per dimension", title="first steps", ylim=(0, 4.2))
+    for curve, name, label, colour in (
+        (rows, "train_bpd", "training", BLUE),
+        (rows, "val_bpd", "validation", ORANGE),
+        (fast, "val_bpd", "validation, one-cycle", GREEN),
+    ):
+        late = curve[FIRST_SHOWN - 1 :]
+        right.plot([row["epoch"] for row in late], [row[name] for row in late], color=colour, linewidth=1, label=label)
+    right.axhline(summary["test_bpd"], color="black", linestyle="--", linewidth=1,
+                  label=f"test: {summary['test_bpd']:.4f}")  # fmt: skip
+    right.set(xlabel="epoch", title=f"from epoch {FIRST_SHOWN} on")
+    right.legend(loc="upper right")
+    for axes in (left, right):
         axes.grid(alpha=0.3)
-    figure.legend(*panels[0].get_legend_handles_labels(), ncols=3, loc="outside lower center")
     return figure
 
 
-def manifold(*runs: str) -> Figure:
-    """What decoders with two latent dimensions make of the plane, over the percentiles of the prior, with its circles
-    where there are several runs to compare."""
-    files = {"vae": "vae_manifold.png", "ae": "manifold.png", "aae": "manifold.png"}
-    paths = {run: REPORT / "results" / run / files[run.split("_")[0]] for run in runs}
-    size = WIDTH / 2 if len(runs) > 1 else 3.3
-    figure = Figure(figsize=(size * len(runs), size), layout="constrained")
+def manifold() -> Figure:
+    """What the decoder with two latent dimensions makes of the plane, over the percentiles of the prior."""
+    figure = Figure(figsize=(WIDTH, WIDTH), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(matplotlib.image.imread(REPORT / "results" / "vae_z2" / "vae_manifold.png"), extent=(0, 100, 100, 0))
     places = [f"{percent}%\n({NormalDist().inv_cdf(percent / 100):.2f})" for percent in PERCENTILES]
-    for axes, (run, path) in zip(figure.subplots(1, len(runs), squeeze=False)[0], paths.items(), strict=True):
-        axes.imshow(matplotlib.image.imread(path), extent=(0, 100, 100, 0))
-        axes.set_xticks(PERCENTILES, places, fontsize=7)
-        axes.set_yticks(PERCENTILES, places, fontsize=7)
-        axes.set(xlabel="$z_1$", ylabel="$z_2$", title=f"run {run}" if len(runs) > 1 else "")
-        for radius in (1, 2) if len(runs) > 1 else ():
-            around = [math.tau * step / 180 for step in range(181)]
-            circle = [[100 * NormalDist().cdf(radius * f(angle)) for angle in around] for f in (math.cos, math.sin)]
-            axes.plot(*circle, color="#ffb000", linewidth=1.5)
+    axes.set_xticks(PERCENTILES, places, fontsize=7)
+    axes.set_yticks(PERCENTILES, places, fontsize=7)
+    axes.set(xlabel="$z_1$", ylabel="$z_2$")
     return figure
 
 
@@ -136,7 +138,7 @@ def gap() -> Figure:
     """log p(x), the ELBO, and what is between them, image by image."""
     rows = results_of("vae_z2", "likelihood.json")["gaps"]
     numbers = range(1, len(rows) + 1)
-    figure = Figure(figsize=(WIDTH, 1.9), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.plot(numbers, [row["log_px"] for row in rows], "o", markersize=4.5, color=BLUE, label=r"$\log p(x)$")
     left.plot(numbers, [row["elbo"] for row in rows], "x", markersize=5, color=ORANGE, label="ELBO")
@@ -221,7 +223,7 @@ def aae_losses() -> Figure:
         "discriminator's accuracy": "train_accuracy", "codes to prior, KS distance": "test_ks_mean",
     }  # fmt: skip
     undecided = {"train_gen_loss": math.log(2), "train_disc_loss": math.log(2), "train_accuracy": 0.5}
-    figure = Figure(figsize=(WIDTH, 3.3), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
     grid = figure.subplots(2, 3, sharex=True)
     for axes, (title, name) in zip(grid.T.flat, panels.items(), strict=True):
         for run, rows in runs.items():
@@ -233,6 +235,8 @@ def aae_losses() -> Figure:
             axes.axhline(undecided[name], color="black", linestyle=":", linewidth=1)
         axes.set_title(title)
         axes.grid(alpha=0.3, which="both")
+    for axes in grid[:, 0]:
+        axes.axhline(0.05, color="black", linestyle="--", linewidth=1)
     for axes in (*grid[:, 0], grid[1, 2]):  # where the first epochs or a single run would hide the rest
         logarithmic(axes)
     for axes in grid[1]:
@@ -241,51 +245,46 @@ def aae_losses() -> Figure:
     return figure
 
 
-def distances() -> Figure:
-    """How far codes are from the prior in 2, 8 and 20 dimensions."""
-    kinds = {"runs ae_z2, ae_z8": ("ae", ORANGE, "s"), "runs aae_z2, aae_z8, aae_z20": ("aae", BLUE, "o")}
-    dimensions, images = (2, 8, 20), 10_000
-    # What as many draws from the prior give: the square root of the mean square, and for KS the asymptotic mean.
-    draws = {
-        "test_mean_error": [math.sqrt(d / images) for d in dimensions],
-        "test_covariance_error": [math.sqrt(d * (d + 1) / images) for d in dimensions],
-        "test_ks_mean": [math.sqrt(math.pi / 2) * math.log(2) / math.sqrt(images) for _ in dimensions],
-    }
-    panels = {
-        "mean, $\\|\\bar z\\|$": "test_mean_error",
-        "covariance, $\\|\\mathrm{cov}(z) - I\\|$": "test_covariance_error",
-        "Kolmogorov-Smirnov": "test_ks_mean",
-    }
-    figure = Figure(figsize=(WIDTH, 1.9), layout="constrained")
-    for axes, (title, name) in zip(figure.subplots(1, 3), panels.items(), strict=True):
-        for label, (prefix, colour, marker) in kinds.items():
-            runs = [(i, f"{prefix}_z{d}") for i, d in enumerate(dimensions)]
-            points = [(i, results_of(run)[name]) for i, run in runs if run in AUTOENCODERS]
-            axes.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=5, label=label)
-        axes.plot(range(3), draws[name], color="black", linestyle=":", marker="_", label="draws of the prior")
-        logarithmic(axes)
-        axes.set(title=title, xlabel="latent dimensions", xticks=range(3), xticklabels=dimensions,
-                 xlim=(-0.3, 2.3))  # fmt: skip
-        axes.grid(alpha=0.3, which="both")
-    figure.axes[0].set_ylabel("distance to the prior")
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), ncols=3, loc="outside lower center")
+def noise() -> Figure:
+    """Share of samples that the judge is sure of, and reconstruction, against the encoder's noise (question 2.7)."""
+    figure = Figure(figsize=(WIDTH, 2.4), layout="constrained")
+    panels = figure.subplots(1, 2, sharex=True)
+    runs = {path.parent.name: json.loads(path.read_text()) for path in REPORT.glob("results/*_z20*/samples.json")}
+    named = set()
+    for run, found in sorted(runs.items()):
+        if "noise" not in found:  # of whose checkpoint only the pictures are left
+            continue
+        encoder, colour, marker = next(look for prefix, look in LOOKS.items() if run.startswith(prefix))
+        for axes, value in zip(panels, (100 * found["sure"], found["recon_loss"]), strict=True):
+            axes.plot(found["noise"], value, color=colour, marker=marker, markersize=5, linestyle="",
+                      label=None if encoder in named else encoder)  # fmt: skip
+        if (lambda_ := results_of(run)["flags"].get("lambda_", 1)) not in (0.995, 1):
+            panels[0].annotate(f"λ = {lambda_:g}", (found["noise"], 100 * found["sure"]), fontsize=7,
+                               xytext=(4, 3), textcoords="offset points")  # fmt: skip
+        named.add(encoder)
+    panels[0].axhline(
+        100 * runs["vae_z20"]["test_images"]["sure"], color="black", linestyle=":", linewidth=1, label="test images"
+    )
+    panels[0].set(ylabel="samples that the judge is sure of [%]", ylim=(0, 103))
+    panels[1].set(ylabel="reconstruction loss, test", ylim=(0, None))
+    for axes in panels:
+        axes.set_xlabel("noise of the encoder")
+        axes.grid(alpha=0.3)
+    figure.legend(*panels[0].get_legend_handles_labels(), ncols=6, loc="outside lower center")
     return figure
 
 
 def gpt_curves() -> Figure:
-    """Loss and accuracy of the language models against the training step."""
-    colours = {"gpt_shakespeare": BLUE, "gpt_grimm": ORANGE}
-    runs = {run: results_of(run, "metrics.csv") for run in colours}
-    figure = Figure(figsize=(WIDTH, 1.8), layout="constrained")
-    panels = {"loss [nats]": "loss", "accuracy": "acc"}
-    for axes, (label, name) in zip(figure.subplots(1, 2), panels.items(), strict=True):
-        for run, rows in runs.items():
-            for source, title, style in (("train", "training", ":"), ("val", "validation", "-")):
-                axes.plot([row["step"] for row in rows], [row[f"{source}_{name}"] for row in rows], linestyle=style,
-                          color=colours[run], linewidth=1.2, label=f"{run}, {title}")  # fmt: skip
-        axes.set(xlabel="step", ylabel=label)
-        axes.grid(alpha=0.3)
-    axes.legend(fontsize=7, loc="lower right")
+    """Loss of the language model against the training step."""
+    rows = results_of("gpt_shakespeare", "metrics.csv")
+    figure = Figure(figsize=(2.6, 2.0), layout="constrained")
+    axes = figure.subplots()
+    for source, label, colour in (("train", "training", BLUE), ("val", "validation", ORANGE)):
+        axes.plot([row["step"] for row in rows], [row[f"{source}_loss"] for row in rows], color=colour, linewidth=1.2,
+                  label=label)  # fmt: skip
+    axes.set(xlabel="step", ylabel="nats per character")
+    axes.grid(alpha=0.3)
+    axes.legend()
     return figure
 
 
@@ -293,7 +292,7 @@ def attention() -> Figure:
     """Weights of three heads, rows the positions that look, columns those that are looked at."""
     found = results_of("gpt_shakespeare", "language.json")["attention"]
     names = [{" ": "␣", "\n": "⏎"}.get(character, character) for character in found["characters"]]
-    figure = Figure(figsize=(WIDTH, 2.35), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.1), layout="constrained")
     panels = figure.subplots(1, len(found["heads"]), sharey=True, squeeze=False)[0]
     colours = ScalarMappable(Normalize(0, 1), "Blues")
     for axes, head in zip(panels, found["heads"], strict=True):
@@ -313,13 +312,10 @@ def draw(args=None) -> None:
     """Draw all figures, and print the paths of their files."""
     folder = REPORT / "figures"
     folder.mkdir(exist_ok=True)
-    draws = (attention_cost, likelihood, bpd, gap, code_clouds, aae_losses, distances, gpt_curves, attention)
-    drawings = {function.__name__: function for function in draws}
-    drawings["manifold"] = lambda: manifold("vae_z2")
-    drawings["planes"] = lambda: manifold("ae_z2", "aae_z2")
+    drawings = (attention_cost, likelihood, bpd, gap, code_clouds, aae_losses, noise, gpt_curves, attention, manifold)
     with matplotlib.rc_context(STYLE):
-        for name, function in drawings.items():
-            path = folder / f"{name}.svg"
+        for function in drawings:
+            path = folder / f"{function.__name__}.svg"
             function().savefig(path, dpi=250, metadata={"Date": None})
             print(path)
     write_excerpts(folder)

@@ -1,8 +1,7 @@
 """How autoencoders begin with the bias of the decoder's last layer at MNIST's mean grey value, and at PyTorch's default
 (question 2.4).
 
-Trains with several seeds for a few steps each, counts those that end in black images, and trains the first of these
-(λ = 1, PyTorch's bias) for some epochs to see whether they recover. All goes into
+Trains with several seeds for a few steps each; the report counts those that end in black images. The results go into
 `report/results/initialisation.json`: `python report/initialisation.py --data_dir DATA`
 """
 # ruff: noqa: E402
@@ -29,8 +28,6 @@ def build_parser() -> Parser:
                         help="steps of each training, at most one epoch")  # fmt: skip
     parser.add_argument("--seeds", type=whole_number(1, 1000), default=8,
                         help="trainings of each setting, with seeds 0, 1, ...")  # fmt: skip
-    parser.add_argument("--follow", type=whole_number(0, 1000), default=3, help="black trainings (λ = 1) that continue")
-    parser.add_argument("--epochs", type=whole_number(1, 1000), default=5, help="epochs of the trainings that continue")
     parser.add_argument("--output_dir", type=path, default=str(REPOSITORY / "report" / "results"),
                         help="where initialisation.json goes")  # fmt: skip
     return parser
@@ -86,18 +83,6 @@ def begin(flags: argparse.Namespace, seed: int, default_bias: bool, batches, ima
     }
 
 
-def is_black(row: dict, recon_loss_of_black: float) -> bool:
-    """Whether a training with λ = 1 and PyTorch's bias ended in images that are nearly black."""
-    return row["lambda"] == 1 and row["default_bias"] and row["recon_loss"] > 0.95 * recon_loss_of_black
-
-
-def epochs(loader, number: int, seed: int):
-    """The batches of several epochs, in the order of the first one as the short training had it."""
-    for epoch in range(number):
-        loader.sampler.set_epoch(seed + epoch)
-        yield from loader
-
-
 def compute(args: argparse.Namespace) -> None:
     """Write the results that the flags ask for, and print the path of their file."""
     started, flags = time.perf_counter(), argparse.Namespace(**training_parser().default_flags())
@@ -112,25 +97,13 @@ def compute(args: argparse.Namespace) -> None:
             rows.append({"lambda": lambda_, "z_dim": z_dim, "default_bias": default_bias, "seed": seed, **found})
             print(f"λ {lambda_:g}, z_dim {z_dim}, {'default bias' if default_bias else 'mean grey'}, seed {seed}: "
                   f"reconstruction {found['recon_loss']:.3f}, {found['black']:.0%} black", flush=True)  # fmt: skip
-    recon_loss_of_black = (images + 1).square().mean().item()
-    flags.lambda_ = 1.0
-    later = []
-    for row in [row for row in rows if is_black(row, recon_loss_of_black)][: args.follow]:
-        flags.z_dim = row["z_dim"]
-        found = begin(flags, row["seed"], True, epochs(loader, args.epochs, row["seed"]), images)
-        later.append({**row, **found})
-        print(f"z_dim {row['z_dim']}, default bias, seed {row['seed']}, after {args.epochs} epochs: "
-              f"reconstruction {found['recon_loss']:.3f}, {found['black']:.0%} black", flush=True)  # fmt: skip
     result = {
         "rows": rows,
-        "later": later,
-        "epochs": args.epochs,
-        "recon_loss_of_black": recon_loss_of_black,
+        "recon_loss_of_black": (images + 1).square().mean().item(),
         "steps": args.steps,
         "seeds": args.seeds,
         "device": device_name(torch.device("cpu")),
-        "command": f"python report/initialisation.py --steps {args.steps} --seeds {args.seeds} --follow {args.follow} "
-        f"--epochs {args.epochs} --data_dir DATA",
+        "command": f"python report/initialisation.py --steps {args.steps} --seeds {args.seeds} --data_dir DATA",
         "seconds": round(time.perf_counter() - started, 1),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }

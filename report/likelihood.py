@@ -1,8 +1,7 @@
 """How well log p(x) of test images is estimated with samples from the prior and from the encoder (question 1.2), and,
 for two latent dimensions, where the gap of the ELBO is (questions 1.3 and 1.4).
 
-Writes `likelihood.json`, and `sample_and_mean.png` with samples above their mean images (question 1.8), into the run
-directory of a run of part 1:
+Writes `likelihood.json` into the run directory of a run of part 1:
 `python report/likelihood.py --checkpoint part1/VAE_logs/vae_z2/lightning_logs/version_0 --data_dir DATA`
 """
 # ruff: noqa: E402
@@ -42,11 +41,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from evaluation import log_importance_weights
 from mnist import load_data
-from pictures import write_picture
 from train_pl import load_vae
 from utils import KLD
 
@@ -136,23 +133,6 @@ def hermite(count: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(nodes), torch.from_numpy(weights / math.sqrt(2 * math.pi))
 
 
-@torch.no_grad()
-def sample_and_mean(decoder, z: Tensor) -> Tensor:
-    """Pixels drawn from their distributions above the mean images of the same latent vectors.
-
-    Args:
-        decoder: maps [B, D] to logits [B, 16, 28, 28].
-        z: [B, D].
-
-    Returns:
-        A picture [3, H, W] in [0, 1].
-    """
-    probs = decoder(z).softmax(dim=1).movedim(1, -1)  # (B, 28, 28, 16)
-    drawn = torch.multinomial(probs.flatten(end_dim=2), 1).view(probs.shape[:-1]).float()  # (B, 28, 28)
-    mean = probs @ torch.arange(16.0, device=probs.device)
-    return make_grid(torch.cat([drawn, mean]).unsqueeze(1) / 15, nrow=len(z), pad_value=0.5)
-
-
 def compute(args: argparse.Namespace) -> None:
     """Write the results that the flags ask for, and print the paths of their files; a missing flag has its default."""
     parser = build_parser()
@@ -188,8 +168,6 @@ def compute(args: argparse.Namespace) -> None:
         "seconds": round(time.perf_counter() - begin, 1),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    torch.manual_seed(args.seed)
-    write_picture(output_dir / "sample_and_mean.png", sample_and_mean(model.decoder, torch.randn(5, z_dim)))
     atomic_write(output_dir / "likelihood.json", json.dumps(result, indent=2) + "\n")
     print(output_dir / "likelihood.json")
 

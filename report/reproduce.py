@@ -36,30 +36,42 @@ RUNS = {
 }
 RUNS["vae_z20_fast"] = "part1/train.py --z_dim 20 --epochs 24 --lr_schedule one-cycle --seed 42"
 RUNS["vae_z20_onecycle"] = RUNS["vae_z20_fast"].replace("--epochs 24", "--epochs 80")
-# Those of the headline numbers with other seeds, and other encoders; in part 2 for the first 20 epochs, after which the
-# test loss no longer falls.
+# Those of the headline numbers with other seeds; in part 2 for the first 20 epochs, after which the test loss no longer
+# falls.
 EARLY = {name: command.replace("--epochs 100", "--epochs 20") for name, command in RUNS.items()}
 RUNS |= {
-    **{f"{name}_seed{seed}": EARLY[name].replace("--seed 42", f"--seed {seed}")
-       for name in ("vae_z20", "vae_z20_fast", "ae_z8", "aae_z8") for seed in (1, 2)},
-    **{f"{name}_{encoder}": f"{EARLY[name]} --encoder {encoder}"
-       for name in ("aae_z20", "aae_z8") for encoder in ("gaussian", "universal")},
+    f"{name}_seed{seed}": EARLY[name].replace("--seed 42", f"--seed {seed}")
+    for name in ("vae_z20", "vae_z20_fast", "ae_z8", "aae_z8", "aae_z20") for seed in (1, 2)
 }  # fmt: skip
+# The experiment of question 2.7: encoders with more or less noise.
+TWENTY = "part2/train.py --z_dim 20 --epochs 20"
+RUNS |= {
+    "ae_z20": f"{TWENTY} --lambda_ 1 --seed 42",
+    "aae_z20_seed3": f"{TWENTY} --lambda_ 0.995 --seed 3",
+    "aae_z20_0.5": f"{TWENTY} --lambda_ 0.5 --seed 42",
+    "aae_z20_gaussian": f"{TWENTY} --lambda_ 0.995 --encoder gaussian --seed 42",
+    "aae_z20_gaussian_0.9": f"{TWENTY} --lambda_ 0.9 --encoder gaussian --seed 42",
+    "aae_z20_gaussian_0.5": f"{TWENTY} --lambda_ 0.5 --encoder gaussian --seed 42",
+    "aae_z20_universal": f"{TWENTY} --lambda_ 0.995 --encoder universal --seed 42",
+    "aae_z20_universal_0.5": f"{TWENTY} --lambda_ 0.5 --encoder universal --seed 42",
+}
 # Where those texts come from that are not downloaded.
 SOURCES = {"DATA/text/grimms_fairy_tales.txt": "https://www.gutenberg.org/ebooks/2591 as plain text in UTF-8"}
-# What is computed of a finished run of each part: the command without --checkpoint RUN, and the file in the run's
-# folder that it writes last.
+# What is computed of a finished run of each part: commands without --checkpoint RUN, and the file in the run's folder
+# that each writes last.
+JUDGE = ("report/judge_samples.py --data_dir DATA", "samples.json")
 ANALYSES = {
-    "part1": ("report/likelihood.py --data_dir DATA", "likelihood.json"),
-    "part2": ("report/codes.py --data_dir DATA", "codes.json"),
-    "part3": ("report/language.py", "language.json"),
+    "part1": [("report/likelihood.py --data_dir DATA", "likelihood.json"), JUDGE],
+    "part2": [("report/codes.py --data_dir DATA", "codes.json"), JUDGE],
+    "part3": [("report/language.py", "language.json")],
 }
+RESULT_FILES = ["metrics.csv", *sorted({file for analyses in ANALYSES.values() for _, file in analyses})]
 # Where a part's runs are, and the file that a run can be resumed from.
 LOG_DIRS = {"part1": "VAE_logs", "part2": "AAE_logs", "part3": "logs"}
 CHECKPOINTS = {"part1": "last.ckpt", "part2": "model_checkpoint.pt", "part3": "last.ckpt"}
 # What is small enough for the repository and needed to look at a run; a name that a run does not have is left out.
 KEPT = [
-    "metrics.csv",
+    *RESULT_FILES,
     "bpd_curve.png",
     "epoch_0_samples.png",
     "epoch_10_samples.png",
@@ -69,8 +81,6 @@ KEPT = [
     "curves.png",
     "manifold.png",
     "codes.csv",
-    "sample_and_mean.png",
-    *(file for _, file in ANALYSES.values()),
     "texts/step_1500.txt",
     *(f"results/Prior_samples/samples_epoch_{epoch}.png" for epoch in (0, 20, 50, 100)),
     *(f"results/Reconstruction/reconstruction_{epoch}.png" for epoch in (0, 20, 50, 100)),
@@ -108,12 +118,12 @@ def bring_to_its_end(name: str, data_dir: str, force: bool) -> None:
 
 
 def complete(name: str, data_dir: str) -> None:
-    """Make up for an analysis that a finished run lacks, where its checkpoint is on this machine; say so where not."""
-    file = ANALYSES[RUNS[name].split("/")[0]][1]
-    if not (RESULTS / name / file).exists():
+    """Make up for analyses that a finished run lacks, where its checkpoint is on this machine; say so where not."""
+    files = [file for _, file in ANALYSES[RUNS[name].split("/")[0]]]
+    if missing := [file for file in files if not (RESULTS / name / file).exists()]:
         run = run_behind(name)
         if run is None:
-            print(f"{name}: finished, but without {file}, which needs the run's checkpoint: --force repeats the run")
+            print(f"{name}: finished, but without {missing[0]}, which needs the run's checkpoint: --force repeats it")
             return
         analyse(run, name, data_dir)
         collect(run, name)
@@ -133,10 +143,10 @@ def run_behind(name: str) -> Path | None:
 
 def analyse(run: Path, name: str, data_dir: str) -> None:
     """Compute what the report needs of a run's checkpoint, unless that has been done since the run was finished."""
-    command, file = ANALYSES[RUNS[name].split("/")[0]]
-    done = run / file
-    if not done.exists() or done.stat().st_mtime < (run / "summary.json").stat().st_mtime:
-        execute(name, [*with_data(command, data_dir), "--checkpoint", str(run)])
+    for command, file in ANALYSES[RUNS[name].split("/")[0]]:
+        done = run / file
+        if not done.exists() or done.stat().st_mtime < (run / "summary.json").stat().st_mtime:
+            execute(name, [*with_data(command, data_dir), "--checkpoint", str(run)])
 
 
 def with_data(command: str, data_dir: str) -> list[str]:
@@ -188,7 +198,7 @@ def collect(run: Path, name: str) -> None:
     """Copy a finished run's numbers and pictures; what only this machine's paths could say is left out."""
     target = RESULTS / name
     target.mkdir(parents=True, exist_ok=True)
-    kept = ["metrics.csv", *(file for _, file in ANALYSES.values())] if "_seed" in name else KEPT  # of those, numbers
+    kept = RESULT_FILES if "_seed" in name else KEPT  # of other seeds, the numbers
     for file in kept:
         if (run / file).exists():
             shutil.copyfile(run / file, target / Path(file).name)

@@ -44,8 +44,8 @@ def text_of(report: Path) -> str:
 def test_all_figures_are_drawn(copied, repository, capsys):
     shutil.rmtree(copied.REPORT / "figures")
     copied.draw()
-    drawn = ["attention_cost", "likelihood", "bpd", "gap", "code_clouds", "aae_losses", "distances", "gpt_curves",
-             "attention", "manifold", "planes"]  # fmt: skip
+    drawn = ["attention_cost", "likelihood", "bpd", "gap", "code_clouds", "aae_losses", "noise", "gpt_curves",
+             "attention", "manifold"]  # fmt: skip
     assert capsys.readouterr().out.split() == [str(copied.REPORT / "figures" / f"{name}.svg") for name in drawn]
     made = {path.name for path in (copied.REPORT / "figures").iterdir()}
     assert made == {path.name for path in (repository / "report" / "figures").iterdir()}, "and no others are committed"
@@ -60,19 +60,40 @@ def test_results_of_several_seeds_have_mean_and_range(copied):
 
 
 def test_bits_per_dimension_are_those_of_the_run(copied):
-    """First the single steps, then the epochs, and these once more without the first quarter; the test score as a line
+    """First the single steps, then the later epochs, with those of the one-cycle schedule; the test score as a line
     across."""
     results = copied.REPORT / "results"
-    with open(results / "vae_z20" / "metrics.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    first_steps, *panels = copied.bpd().axes
+    rows, fast = ([{name: float(value) for name, value in row.items()} for row in csv.DictReader(
+        (results / run / "metrics.csv").read_text().splitlines())] for run in ("vae_z20", "vae_z20_fast"))  # fmt: skip
+    left, right = copied.bpd().axes
     steps = json.loads((results / "first_steps.json").read_text())["bpd"]
-    assert list(first_steps.lines[0].get_ydata()) == steps and len(steps) == 100
+    assert list(left.lines[0].get_ydata()) == steps and len(steps) == 100
     assert steps[0] == pytest.approx(4, abs=0.05), "16 grey values, all equally probable"
-    assert float(rows[0]["train_bpd"]) < sum(steps) / 100 < 2, "the epoch goes on where these steps end"
-    for axes, first in zip(panels, (0, len(rows) // 4), strict=True):
-        training, validation, test = axes.lines
-        assert list(training.get_xdata()) == list(range(first + 1, len(rows) + 1))
-        assert list(training.get_ydata()) == [float(row["train_bpd"]) for row in rows[first:]]
-        assert list(validation.get_ydata()) == [float(row["val_bpd"]) for row in rows[first:]]
-        assert set(test.get_ydata()) == {json.loads((results / "vae_z20" / "summary.json").read_text())["test_bpd"]}
+    assert rows[0]["train_bpd"] < sum(steps) / 100 < 2, "the epoch goes on where these steps end"
+    *curves, test = right.lines
+    expected = ((rows, "train_bpd"), (rows, "val_bpd"), (fast, "val_bpd"))
+    for curve, (of, name) in zip(curves, expected, strict=True):
+        assert list(curve.get_xdata()) == list(range(6, len(of) + 1))
+        assert list(curve.get_ydata()) == [row[name] for row in of[5:]]
+    assert set(test.get_ydata()) == {json.loads((results / "vae_z20" / "summary.json").read_text())["test_bpd"]}
+
+
+def test_the_experiment_has_a_point_for_each_run(copied):
+    """Noise across, the judge's verdict and the loss up; where the model is gone, there is no point."""
+    for folder in copied.REPORT.glob("results/*_z20*"):
+        (folder / "samples.json").unlink(missing_ok=True)
+    found = {"test_images": {"sure": 0.96}, "noise": 0.25, "sure": 0.5, "recon_loss": 0.02}
+    for run, change in {"aae_z20_seed1": {"noise": 0}, "aae_z20_gaussian": {}, "vae_z20": {"sure": 0.7}}.items():
+        (copied.REPORT / "results" / run).mkdir(exist_ok=True)
+        (copied.REPORT / "results" / run / "samples.json").write_text(json.dumps({**found, **change}))
+        (copied.REPORT / "results" / run / "summary.json").write_text(json.dumps({"flags": {"lambda_": 0.995}}))
+    (copied.REPORT / "results" / "aae_z20" / "samples.json").write_text(json.dumps({"test_images": {"sure": 0.96}}))
+    left, right = copied.noise().axes
+    *points, ceiling = left.lines
+    assert sorted((point.get_label(), *point.get_xdata(), *point.get_ydata()) for point in points) == [
+        ("Gaussian", 0.25, 50), ("VAE", 0.25, 70), ("deterministic", 0, 50)
+    ]  # fmt: skip
+    assert set(ceiling.get_ydata()) == {96}
+    assert sorted((*point.get_xdata(), *point.get_ydata()) for point in right.lines) == [
+        (0, 0.02), (0.25, 0.02), (0.25, 0.02)
+    ]  # fmt: skip

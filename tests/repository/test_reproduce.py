@@ -73,6 +73,7 @@ def reproduce(reproduce_itself, tmp_path) -> ModuleType:
     (tmp_path / "report").mkdir()
     (tmp_path / "report" / "likelihood.py").write_text(ANALYSIS)
     module.REPOSITORY, module.RESULTS = tmp_path, tmp_path / "results"
+    module.ANALYSES = {"part1": module.ANALYSES["part1"][:1]}
     module.RUNS = {"a": "part1/train.py --z_dim 2", "b": "part1/train.py --z_dim 3"}
     return module
 
@@ -164,8 +165,8 @@ def test_commands_have_flags_that_exist(reproduce_itself, repository, request, n
     commands = [command for command in reproduce_itself.RUNS.values() if command.startswith(name)]
     for command in commands:
         part.args.parse_args(command.split()[1:])
-    script, *flags = reproduce_itself.ANALYSES[name][0].split()
-    load_script(repository / script).build_parser().parse_args([*flags, "--checkpoint", "RUN"])
+    for script, *flags in (command.split() for command, _ in reproduce_itself.ANALYSES[name]):
+        load_script(repository / script).build_parser().parse_args([*flags, "--checkpoint", "RUN"])
     assert commands
 
 
