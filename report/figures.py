@@ -92,7 +92,7 @@ def likelihood() -> Figure:
                           markersize=4, capsize=3, linewidth=1, label=label)  # fmt: skip
         axes.set(xscale="log", xlabel="draws or codes, $L$", title=f"run {run}")
         axes.grid(alpha=0.3)
-    panels[0].set_ylabel(r"estimate of $\log p(x)$ [nats]")
+    panels[0].set_ylabel(r"$\log p(x)$ [nats]")
     panels[0].legend(loc="lower right")
     return figure
 
@@ -148,8 +148,8 @@ def gap() -> Figure:
                label=r"$\log p(x) -$ ELBO")  # fmt: skip
     right.set_ylabel("gap [nats]")
     # Room for the legends.
-    right.set_ylim(top=1.5 * max(row["log_px"] - row["elbo"] for row in rows))
-    left.set_ylim(top=left.get_ylim()[1] + 0.25 * (left.get_ylim()[1] - left.get_ylim()[0]))
+    right.set_ylim(top=1.8 * max(row["log_px"] - row["elbo"] for row in rows))
+    left.set_ylim(top=left.get_ylim()[1] + 0.4 * (left.get_ylim()[1] - left.get_ylim()[0]))
     for axes in (left, right):
         axes.set_xlabel("test image")
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -168,7 +168,7 @@ def code_clouds() -> Figure:
         if reach[int(0.95 * len(reach))] > NEAR:
             panels.append((run, f"run {run}, all codes", 1.05 * reach[-1]))
         panels.append((run, f"run {run}", NEAR))
-    figure = Figure(figsize=(WIDTH, 0.8 + WIDTH / max(3, len(panels))), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.5 + WIDTH / max(3, len(panels))), layout="constrained")
     widths = [1 if limit == NEAR else 0.8 for _, _, limit in panels]
     grid = figure.subplots(1, len(panels), squeeze=False, width_ratios=widths)[0]
     for axes, (run, title, limit) in zip(grid, panels, strict=True):
@@ -178,7 +178,7 @@ def code_clouds() -> Figure:
         axes.set(aspect="equal", xlim=(-limit, limit), ylim=(limit, -limit), title=title, xlabel="$z_1$")
     figure.axes[0].set_ylabel("$z_2$")
     marks = [Line2D([], [], linestyle="", marker="o", markersize=5, color=colour) for colour in DIGIT_COLOURS]
-    figure.legend(marks, [str(digit) for digit in range(10)], title="digit", ncols=10, loc="outside lower center",
+    figure.legend(marks, [f"{digit}" for digit in range(10)], ncols=11, loc="outside lower center",
                   handletextpad=0.1, columnspacing=1)  # fmt: skip
     return figure
 
@@ -237,11 +237,11 @@ def aae_losses() -> Figure:
         axes.grid(alpha=0.3, which="both")
     for axes in grid[:, 0]:
         axes.axhline(0.05, color="black", linestyle="--", linewidth=1)
-    for axes in (*grid[:, 0], grid[1, 2]):  # where the first epochs or a single run would hide the rest
-        logarithmic(axes)
+        axes.set_ylim(0.03, 0.1)  # the first epochs would hide the rest
+    logarithmic(grid[1, 2])
     for axes in grid[1]:
         axes.set_xlabel("epoch")
-    figure.legend(*grid[0, 0].get_legend_handles_labels(), ncols=5, loc="outside lower center", title="run")
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), ncols=2, loc="outside lower center")
     return figure
 
 
@@ -292,7 +292,7 @@ def attention() -> Figure:
     """Weights of three heads, rows the positions that look, columns those that are looked at."""
     found = results_of("gpt_shakespeare", "language.json")["attention"]
     names = [{" ": "␣", "\n": "⏎"}.get(character, character) for character in found["characters"]]
-    figure = Figure(figsize=(WIDTH, 2.1), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.3), layout="constrained")
     panels = figure.subplots(1, len(found["heads"]), sharey=True, squeeze=False)[0]
     colours = ScalarMappable(Normalize(0, 1), "Blues")
     for axes, head in zip(panels, found["heads"], strict=True):
