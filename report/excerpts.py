@@ -10,6 +10,7 @@ WIDTH = 105  # characters of a line of the report; comments that go beyond it ar
 # beginnings of its first line and of the line after its last.
 EXCERPTS = {
     "reparameterisation": ("part1/utils.py", "sample_reparameterize"),
+    "reconstruction": ("part1/utils.py", "reconstruction_loss"),
     "divergence": ("part1/utils.py", "KLD"),
     "bits": ("part1/utils.py", "elbo_to_bpd"),
     "plane": ("part1/utils.py", "visualize_manifold"),

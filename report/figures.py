@@ -2,6 +2,7 @@
 beside them: `python report/figures.py`."""
 
 import csv
+import itertools
 import json
 import math
 import sys
@@ -167,7 +168,7 @@ def code_clouds() -> Figure:
         reach = sorted(max(abs(row["z_1"]), abs(row["z_2"])) for row in rows)
         if reach[int(0.95 * len(reach))] > NEAR:
             panels.append((run, f"run {run}, all codes", 1.05 * reach[-1]))
-        panels.append((run, f"run {run}", NEAR))
+        panels.append((run, f"run {run} ({median_distance(rows):.2f})", NEAR))
     figure = Figure(figsize=(WIDTH, 0.5 + WIDTH / max(3, len(panels))), layout="constrained")
     widths = [1 if limit == NEAR else 0.8 for _, _, limit in panels]
     grid = figure.subplots(1, len(panels), squeeze=False, width_ratios=widths)[0]
@@ -181,6 +182,13 @@ def code_clouds() -> Figure:
     figure.legend(marks, [f"{digit}" for digit in range(10)], ncols=11, loc="outside lower center",
                   handletextpad=0.1, columnspacing=1)  # fmt: skip
     return figure
+
+
+def median_distance(rows: list[dict]) -> float:
+    """From a point of the plane to the nearest code, over 20 x 20 points with equal shares of the prior."""
+    axis = [NormalDist().inv_cdf((i + 0.5) / 20) for i in range(20)]
+    points, codes = np.array(list(itertools.product(axis, axis))), np.array([(row["z_1"], row["z_2"]) for row in rows])
+    return float(np.median(np.linalg.norm(points[:, None] - codes, axis=-1).min(axis=1)))
 
 
 def draw_codes(axes, rows: list[dict], limit: float) -> None:
