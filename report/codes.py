@@ -84,7 +84,6 @@ def compute(args: argparse.Namespace) -> None:
         "std": codes.std(dim=0).tolist(),
         "dimension_of_codes": intrinsic_dimension(codes),
         "dimension_of_draws": intrinsic_dimension(draws),
-        "dimension_of_images": intrinsic_dimension(images.flatten(1)),
         "command": f"python report/codes.py --checkpoint RUN --seed {args.seed}",
         "seed": args.seed,
         "seconds": round(time.perf_counter() - begin, 1),
