@@ -43,7 +43,7 @@ RUNS |= {
     f"{name}_seed{seed}": EARLY[name].replace("--seed 42", f"--seed {seed}")
     for name in ("vae_z20", "vae_z20_fast", "ae_z8", "aae_z8", "aae_z20") for seed in (1, 2)
 }  # fmt: skip
-# The experiment of question 2.7: encoders with more or less noise.
+# The experiment of question 2.7: encoders with more or less noise, and one with a discriminator that learns fast.
 TWENTY = "part2/train.py --z_dim 20 --epochs 20"
 RUNS |= {
     "ae_z20": f"{TWENTY} --lambda_ 1 --seed 42",
@@ -52,6 +52,7 @@ RUNS |= {
     "aae_z20_gaussian": f"{TWENTY} --lambda_ 0.995 --encoder gaussian --seed 42",
     "aae_z20_gaussian_0.9": f"{TWENTY} --lambda_ 0.9 --encoder gaussian --seed 42",
     "aae_z20_gaussian_0.5": f"{TWENTY} --lambda_ 0.5 --encoder gaussian --seed 42",
+    "aae_z20_gaussian_0.5_strong": f"{TWENTY} --lambda_ 0.5 --encoder gaussian --d_lr 0.1 --seed 42",
     "aae_z20_universal": f"{TWENTY} --lambda_ 0.995 --encoder universal --seed 42",
     "aae_z20_universal_0.5": f"{TWENTY} --lambda_ 0.5 --encoder universal --seed 42",
 }
