@@ -255,7 +255,7 @@ def aae_losses() -> Figure:
 
 def noise() -> Figure:
     """Share of samples that the judge is sure of, and reconstruction, against the encoder's noise (question 2.7)."""
-    figure = Figure(figsize=(WIDTH, 2.4), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.0), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True)
     runs = {path.parent.name: json.loads(path.read_text()) for path in REPORT.glob("results/*_z20*/samples.json")}
     named = set()
@@ -266,15 +266,17 @@ def noise() -> Figure:
         for axes, value in zip(panels, (100 * found["sure"], found["recon_loss"]), strict=True):
             axes.plot(found["noise"], value, color=colour, marker=marker, markersize=5, linestyle="",
                       label=None if encoder in named else encoder)  # fmt: skip
-        if (lambda_ := results_of(run)["flags"].get("lambda_", 1)) not in (0.995, 1):
-            panels[0].annotate(f"λ = {lambda_:g}", (found["noise"], 100 * found["sure"]), fontsize=7,
-                               xytext=(4, 3), textcoords="offset points")  # fmt: skip
+        flags = results_of(run)["flags"]
+        if flags.get("lambda_", 1) not in (0.995, 1):
+            text = f"λ = {flags['lambda_']:g}" + ", fast discriminator" * (flags.get("d_lr", 0) > 0.005)
+            panels[0].annotate(text, (found["noise"], 100 * found["sure"]), fontsize=7, xytext=(6, -2),
+                               textcoords="offset points")  # fmt: skip
         named.add(encoder)
     panels[0].axhline(
         100 * runs["vae_z20"]["test_images"]["sure"], color="black", linestyle=":", linewidth=1, label="test images"
     )
-    panels[0].set(ylabel="samples that the judge is sure of [%]", ylim=(0, 103))
-    panels[1].set(ylabel="reconstruction loss, test", ylim=(0, None))
+    panels[0].set(ylabel="sure samples [%]", ylim=(0, 103))
+    panels[1].set(ylabel="reconstruction loss", ylim=(0, None))
     for axes in panels:
         axes.set_xlabel("noise of the encoder")
         axes.grid(alpha=0.3)
