@@ -276,7 +276,7 @@ def noise() -> Figure:
         100 * runs["vae_z20"]["test_images"]["sure"], color="black", linestyle=":", linewidth=1, label="test images"
     )
     panels[0].set(ylabel="sure samples [%]", ylim=(0, 103))
-    panels[1].set(ylabel="reconstruction loss", ylim=(0, None))
+    panels[1].set(ylabel="reconstruction loss", ylim=(0, 1.1 * panels[1].get_ylim()[1]))
     for axes in panels:
         axes.set_xlabel("noise of the encoder")
         axes.grid(alpha=0.3)
