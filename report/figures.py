@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import sys
+from collections import defaultdict
 from pathlib import Path
 from statistics import NormalDist
 
@@ -82,7 +83,7 @@ def attention_cost() -> Figure:
 
 
 def likelihood() -> Figure:
-    """Estimates of log p(x) from samples of the prior and of the encoder, on one scale for all latent spaces."""
+    """Estimates of log p(x) from draws from the prior and from codes, on one scale for all latent spaces."""
     figure = Figure(figsize=(WIDTH, 1.6), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
     for axes, run in zip(panels, ("vae_z2", "vae_z20"), strict=True):
@@ -127,7 +128,8 @@ def manifold() -> Figure:
     """What the decoder with two latent dimensions makes of the plane, over the percentiles of the prior."""
     figure = Figure(figsize=(WIDTH, WIDTH), layout="constrained")
     axes = figure.subplots()
-    axes.imshow(matplotlib.image.imread(REPORT / "results" / "vae_z2" / "vae_manifold.png"), extent=(0, 100, 100, 0))
+    picture = matplotlib.image.imread(REPORT / "results" / "vae_z2" / "vae_manifold.png")
+    axes.imshow(picture, extent=(0, 100, 100, 0), interpolation="none")  # none: the file holds the picture's own pixels
     places = [f"{percent}%\n({NormalDist().inv_cdf(percent / 100):.2f})" for percent in PERCENTILES]
     axes.set_xticks(PERCENTILES, places, fontsize=7)
     axes.set_yticks(PERCENTILES, places, fontsize=7)
@@ -179,7 +181,7 @@ def code_clouds() -> Figure:
         axes.set(aspect="equal", xlim=(-limit, limit), ylim=(limit, -limit), title=title, xlabel="$z_1$")
     figure.axes[0].set_ylabel("$z_2$")
     marks = [Line2D([], [], linestyle="", marker="o", markersize=5, color=colour) for colour in DIGIT_COLOURS]
-    figure.legend(marks, [f"{digit}" for digit in range(10)], ncols=11, loc="outside lower center",
+    figure.legend(marks, [str(digit) for digit in range(10)], ncols=10, loc="outside lower center",
                   handletextpad=0.1, columnspacing=1)  # fmt: skip
     return figure
 
@@ -258,23 +260,23 @@ def noise() -> Figure:
     figure = Figure(figsize=(WIDTH, 2.0), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True)
     runs = {path.parent.name: json.loads(path.read_text()) for path in REPORT.glob("results/*_z20*/samples.json")}
-    named = set()
+    groups = defaultdict(list)  # of each look: noise, share, loss
     for run, found in sorted(runs.items()):
         if "noise" not in found:  # of whose checkpoint only the pictures are left
             continue
-        encoder, colour, marker = next(look for prefix, look in LOOKS.items() if run.startswith(prefix))
-        for axes, value in zip(panels, (100 * found["sure"], found["recon_loss"]), strict=True):
-            axes.plot(found["noise"], value, color=colour, marker=marker, markersize=5, linestyle="",
-                      label=None if encoder in named else encoder)  # fmt: skip
+        noise, sure = found["noise"], 100 * found["sure"]
+        look = next(look for prefix, look in LOOKS.items() if run.startswith(prefix))
+        groups[look].append((noise, sure, found["recon_loss"]))
         flags = results_of(run)["flags"]
         if flags.get("lambda_", 1) not in (0.995, 1):
             text = f"λ = {flags['lambda_']:g}" + ", fast discriminator" * (flags.get("d_lr", 0) > 0.005)
-            panels[0].annotate(text, (found["noise"], 100 * found["sure"]), fontsize=7, xytext=(6, -2),
-                               textcoords="offset points")  # fmt: skip
-        named.add(encoder)
-    panels[0].axhline(
-        100 * runs["vae_z20"]["test_images"]["sure"], color="black", linestyle=":", linewidth=1, label="test images"
-    )
+            panels[0].annotate(text, (noise, sure), fontsize=7, xytext=(6, -2), textcoords="offset points")
+    for (label, colour, marker), points in groups.items():
+        noise, *heights = zip(*points, strict=True)
+        for axes, values in zip(panels, heights, strict=True):
+            axes.plot(noise, values, color=colour, marker=marker, markersize=5, linestyle="", label=label)
+    ceiling = 100 * runs["vae_z20"]["test_images"]["sure"]
+    panels[0].axhline(ceiling, color="black", linestyle=":", linewidth=1, label="test images")
     panels[0].set(ylabel="sure samples [%]", ylim=(0, 103))
     panels[1].set(ylabel="reconstruction loss", ylim=(0, 1.1 * panels[1].get_ylim()[1]))
     for axes in panels:

@@ -71,18 +71,22 @@ def train_judge(images: Tensor, labels: Tensor, epochs: int, batch_size: int = 1
 
 
 @torch.no_grad()
-def verdict(judge: nn.Module, images: Tensor) -> dict:
-    """What the judge says of images [N, 1, 28, 28] in [0, 1].
+def probabilities(judge: nn.Module, images: Tensor) -> Tensor:
+    """Of the ten digits, [N, 10], for images [N, 1, 28, 28] in [0, 1]."""
+    return torch.cat([judge(piece) for piece in images.split(1000)]).softmax(dim=1)
+
+
+def verdict(probs: Tensor) -> dict:
+    """A summary of the `probabilities` [N, 10] of images.
 
     Returns:
         `images`: N; `sure`: share with a digit that is more probable than SURE; `digits`: share whose most probable
         digit is 0, 1, ..., 9; `entropy`: of these shares in bits, at most log2(10) = 3.32.
     """
-    probs = torch.cat([judge(piece) for piece in images.split(1000)]).softmax(dim=1)  # (N, 10)
     most, digit = probs.max(dim=1)
-    shares = digit.bincount(minlength=10) / len(images)
+    shares = digit.bincount(minlength=10) / len(probs)
     return {
-        "images": len(images),
+        "images": len(probs),
         "sure": (most > SURE).float().mean().item(),
         "digits": shares.tolist(),
         "entropy": torch.special.entr(shares).sum().item() / math.log(2),
@@ -140,8 +144,10 @@ def judge_model(judge: nn.Module, model: tuple[int, Coder, Coder], images: Tenso
     codes, again = torch.cat(codes), torch.cat(again)  # (N, D)
     noise = ((codes - again).square().mean() / 2 / codes.var(dim=0).mean()).sqrt()
     return {
-        **verdict(judge, torch.cat(samples)), "recon_loss": torch.cat(errors).mean().item(), "noise": noise.item()
-    }  # fmt: skip
+        **verdict(probabilities(judge, torch.cat(samples))),
+        "recon_loss": torch.cat(errors).mean().item(),
+        "noise": noise.item(),
+    }
 
 
 def compute(args: argparse.Namespace) -> None:
@@ -151,8 +157,7 @@ def compute(args: argparse.Namespace) -> None:
         InputError: the folder has neither a checkpoint nor pictures of samples, or MNIST is not there.
     """
     begin, run = time.perf_counter(), Path(args.checkpoint)
-    epoch_of = {picture: re.search(r"epoch_(\d+)", picture.name) for picture in run.rglob("*epoch_*.png")}
-    pictures = {int(epoch[1]): picture for picture, epoch in epoch_of.items() if "samples" in picture.name}
+    pictures = {int(re.search(r"epoch_(\d+)", file.name)[1]): file for file in run.rglob("*epoch_[0-9]*.png")}
     model = coders(run)
     if not (model or pictures):
         raise InputError(f"{run} has neither a checkpoint nor samples: give a run directory of part 1 or 2")
@@ -163,14 +168,13 @@ def compute(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     judge = train_judge(train.data.unsqueeze(1) / 255, train.targets, args.epochs)
     images = test.data.unsqueeze(1) / 255
-    with torch.no_grad():
-        answers = torch.cat([judge(piece) for piece in images.split(1000)]).argmax(dim=1)
+    probs = probabilities(judge, images)
     torch.manual_seed(args.seed)
     result = {
         **(judge_model(judge, model, images[: args.samples]) if model else {}),
-        "pictures": {epoch: verdict(judge, images_of(pictures[epoch])) for epoch in sorted(pictures)},
-        "test_images": verdict(judge, images[: args.samples]),
-        "accuracy": (answers == test.targets).float().mean().item(),
+        "pictures": {epoch: verdict(probabilities(judge, images_of(file))) for epoch, file in sorted(pictures.items())},
+        "test_images": verdict(probs[: args.samples]),
+        "accuracy": (probs.argmax(dim=1) == test.targets).float().mean().item(),
         "command": f"python report/judge_samples.py --checkpoint RUN --samples {args.samples} --epochs {args.epochs} "
         f"--seed {args.seed}",
         "seconds": round(time.perf_counter() - begin, 1),

@@ -30,11 +30,12 @@ def uniform(*grey: float) -> torch.Tensor:
 
 def test_a_verdict(module):
     """Four zeros, of which three are sure, and four ones, of which one is: two digits equally often are one bit."""
-    found = module.verdict(judge_of_brightness, uniform(0, 0.04, 0.01, 0.06, 0.94, 0.9, 0.96, 0.6))
+    images = uniform(0, 0.04, 0.01, 0.06, 0.94, 0.9, 0.96, 0.6)
+    found = module.verdict(module.probabilities(judge_of_brightness, images))
     assert (found["images"], found["sure"]) == (8, 0.5)
     assert found["digits"] == [0.5, 0.5] + [0] * 8
     assert found["entropy"] == pytest.approx(1)
-    assert module.verdict(judge_of_brightness, uniform(1.0, 1.0))["entropy"] == 0
+    assert module.verdict(module.probabilities(judge_of_brightness, uniform(1.0, 1.0)))["entropy"] == 0
 
 
 def test_the_samples_of_a_picture(module, part2, tmp_path):
