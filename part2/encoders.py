@@ -13,9 +13,10 @@ class GaussianEncoder(ConvEncoder):
         super().__init__(2 * z_dim)  # mean and log std of each dimension
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log std, each [B, z_dim], of images [B, 1, 28, 28] with values in [-1, 1]."""
+        """Mean and log std, each [B, z_dim], of images [B, 1, 28, 28] with values in [-1, 1]. The log std is at most 1:
+        training lowers it for most images and can raise it for a rare one, step by step, until its exp overflows."""
         mean, log_std = super().forward(x).chunk(2, dim=1)
-        return mean, log_std
+        return mean, log_std.clamp(max=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """One draw from the posterior of each image [B, 1, 28, 28], reparameterised so that gradients reach mean and

@@ -15,6 +15,7 @@ EXCERPTS = {
     "bits": ("part1/utils.py", "elbo_to_bpd"),
     "plane": ("part1/utils.py", "visualize_manifold"),
     "step": ("part2/train.py", "train_aae", "# Encoder and decoder", "logger_ae.add_values"),
+    "game": ("part2/models.py", "AdversarialAE.get_loss_discriminator", "z_real", "accuracy"),
     "attention": ("part3/gpt.py", "CausalSelfAttention.attend"),
     "generation": ("part3/gpt.py", "GPT.generate"),
 }

@@ -30,7 +30,6 @@ from excerpts import write_excerpts
 REPORT = Path(__file__).resolve().parent
 WIDTH = 6.4  # inches between the margins of a page: the figures are printed at their own size
 BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"
-FIRST_SHOWN = 6  # epoch from which the VAE's curves are close to one another
 STYLE = {"font.size": 9, "legend.fontsize": 8, "axes.titlesize": 9, "svg.hashsalt": "report"}
 NEAR = 4  # how far from its centre the prior is looked at; report.typ counts the codes beyond it
 DIGIT_COLOURS = (
@@ -100,7 +99,7 @@ def likelihood() -> Figure:
 
 
 def bpd() -> Figure:
-    """Bits per dimension of the VAE over the first steps, and over the later epochs."""
+    """Bits per dimension of the VAE over the first steps, and over the epochs."""
     rows, summary = results_of("vae_z20", "metrics.csv"), results_of("vae_z20")
     fast = results_of("vae_z20_fast", "metrics.csv")
     steps = json.loads((REPORT / "results" / "first_steps.json").read_text())["bpd"]
@@ -113,11 +112,10 @@ def bpd() -> Figure:
         (rows, "val_bpd", "validation", ORANGE),
         (fast, "val_bpd", "validation, one-cycle", GREEN),
     ):
-        late = curve[FIRST_SHOWN - 1 :]
-        right.plot([row["epoch"] for row in late], [row[name] for row in late], color=colour, linewidth=1, label=label)
+        right.plot([row["epoch"] for row in curve], [row[name] for row in curve], color=colour, linewidth=1, label=label)
     right.axhline(summary["test_bpd"], color="black", linestyle="--", linewidth=1,
                   label=f"test: {summary['test_bpd']:.4f}")  # fmt: skip
-    right.set(xlabel="epoch", title=f"from epoch {FIRST_SHOWN} on")
+    right.set(xlabel="epoch", title="epochs", ylim=(0.5, 0.8))  # the first epoch would hide the rest
     right.legend(loc="upper right")
     for axes in (left, right):
         axes.grid(alpha=0.3)
@@ -211,15 +209,14 @@ def name_digits(axes, rows: list[dict], limit: float) -> None:
     points = np.array([(row["z_1"], row["z_2"]) for row in rows])
     labels = np.array([row["label"] for row in rows])
     placed = []
-    for digit, colour in enumerate(DIGIT_COLOURS):
+    for digit in range(10):
         own = points[(labels == digit) & (np.abs(points).max(axis=1) < 0.95 * limit)]
         near = np.linalg.norm(own[:, None] - points, axis=-1) < 0.1 * limit  # (own, all)
         free = [all(math.dist(point, other) > 0.13 * limit for other in placed) for point in own]
         if any(free) and 10 * len(own) >= (labels == digit).sum():
             own_near = (near & (labels == digit)).sum(axis=1)
             place = own[np.where(free, own_near**2 / near.sum(axis=1), 0).argmax()]
-            axes.annotate(str(digit), place, ha="center", va="center", weight="bold", color=colour,
-                          path_effects=outline)  # fmt: skip
+            axes.annotate(str(digit), place, ha="center", va="center", weight="bold", path_effects=outline)
             placed.append(place)
 
 

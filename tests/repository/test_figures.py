@@ -60,7 +60,7 @@ def test_results_of_several_seeds_have_mean_and_range(copied):
 
 
 def test_bits_per_dimension_are_those_of_the_run(copied):
-    """First the single steps, then the later epochs, with those of the one-cycle schedule; the test score as a line
+    """First the single steps, then the epochs, with those of the one-cycle schedule; the test score as a line
     across."""
     results = copied.REPORT / "results"
     rows, fast = ([{name: float(value) for name, value in row.items()} for row in csv.DictReader(
@@ -73,8 +73,8 @@ def test_bits_per_dimension_are_those_of_the_run(copied):
     *curves, test = right.lines
     expected = ((rows, "train_bpd"), (rows, "val_bpd"), (fast, "val_bpd"))
     for curve, (of, name) in zip(curves, expected, strict=True):
-        assert list(curve.get_xdata()) == list(range(6, len(of) + 1))
-        assert list(curve.get_ydata()) == [row[name] for row in of[5:]]
+        assert list(curve.get_xdata()) == list(range(1, len(of) + 1))
+        assert list(curve.get_ydata()) == [row[name] for row in of]
     assert set(test.get_ydata()) == {json.loads((results / "vae_z20" / "summary.json").read_text())["test_bpd"]}
 
 

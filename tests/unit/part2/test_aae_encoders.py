@@ -63,6 +63,13 @@ def test_gradients_of_mean_and_log_std(part2):
     torch.testing.assert_close(bias[3:], (z.detach() - 5).sum(dim=0))
 
 
+def test_a_log_std_whose_exp_would_overflow(part2):
+    encoder = with_constant_posterior(part2.encoders.GaussianEncoder(3), mean=5.0, log_std=100.0)
+    z = encoder(images(11))
+    z.square().sum().backward()
+    assert z.isfinite().all() and all(parameter.grad.isfinite().all() for parameter in encoder.parameters())
+
+
 def test_universal_posterior_need_not_be_normal(part2):
     """With a network set by hand, a code is the ramp of the noise at one pixel, scaled: half of all draws are 0."""
     encoder = part2.encoders.UniversalEncoder(1)
