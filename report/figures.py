@@ -35,13 +35,9 @@ NEAR = 4  # how far from its centre the prior is looked at; report.typ counts th
 DIGIT_COLOURS = (
     "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#555555", "#bcbd22", "#17becf",
 )  # fmt: skip
-LOOKS = {  # of the runs of the experiment, by the beginnings of their names
-    "vae": ("VAE", GREEN, "D"),
-    "ae": ("λ = 1", "black", "x"),
-    "aae_z20_gaussian": ("Gaussian", ORANGE, "s"),
-    "aae_z20_universal": ("universal", "#cc79a7", "^"),
-    "aae_z20": ("deterministic", BLUE, "o"),
-}
+# Of a run of the experiment: colour and marker for its encoder, filling for its λ.
+LOOKS = {"VAE": (GREEN, "D"), "deterministic": (BLUE, "o"), "Gaussian": (ORANGE, "s"), "universal": ("#cc79a7", "^")}
+FILLS = {1: "top", 0.995: "full", 0.9: "left", 0.5: "none"}
 PERCENTILES = (5, 25, 50, 75, 95)
 
 
@@ -112,10 +108,11 @@ def bpd() -> Figure:
         (rows, "val_bpd", "validation", ORANGE),
         (fast, "val_bpd", "validation, one-cycle", GREEN),
     ):
-        right.plot([row["epoch"] for row in curve], [row[name] for row in curve], color=colour, linewidth=1, label=label)
+        right.plot([row["epoch"] for row in curve], [row[name] for row in curve], color=colour, linewidth=1,
+                   label=label)  # fmt: skip
     right.axhline(summary["test_bpd"], color="black", linestyle="--", linewidth=1,
                   label=f"test: {summary['test_bpd']:.4f}")  # fmt: skip
-    right.set(xlabel="epoch", title="epochs", ylim=(0.5, 0.8))  # the first epoch would hide the rest
+    right.set(xlabel="epoch", title="all epochs", ylim=(0.5, 0.8))  # the first epoch would hide the rest
     right.legend(loc="upper right")
     for axes in (left, right):
         axes.grid(alpha=0.3)
@@ -254,32 +251,32 @@ def aae_losses() -> Figure:
 
 def noise() -> Figure:
     """Share of samples that the judge is sure of, and reconstruction, against the encoder's noise (question 2.7)."""
-    figure = Figure(figsize=(WIDTH, 2.0), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.2), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True)
     runs = {path.parent.name: json.loads(path.read_text()) for path in REPORT.glob("results/*_z20*/samples.json")}
-    groups = defaultdict(list)  # of each look: noise, share, loss
+    groups = defaultdict(list)  # of runs that differ in nothing but the seed: noise, share, loss
     for run, found in sorted(runs.items()):
-        if "noise" not in found:  # of whose checkpoint only the pictures are left
-            continue
-        noise, sure = found["noise"], 100 * found["sure"]
-        look = next(look for prefix, look in LOOKS.items() if run.startswith(prefix))
-        groups[look].append((noise, sure, found["recon_loss"]))
-        flags = results_of(run)["flags"]
-        if flags.get("lambda_", 1) not in (0.995, 1):
-            text = f"λ = {flags['lambda_']:g}" + ", fast discriminator" * (flags.get("d_lr", 0) > 0.005)
-            panels[0].annotate(text, (noise, sure), fontsize=7, xytext=(6, -2), textcoords="offset points")
-    for (label, colour, marker), points in groups.items():
-        noise, *heights = zip(*points, strict=True)
+        if "noise" in found:  # otherwise only the pictures are left of its checkpoint
+            flags = results_of(run)["flags"]
+            encoder = flags.get("encoder", "VAE").replace("gaussian", "Gaussian")
+            group = (encoder, flags.get("lambda_", 0.995), flags.get("d_lr", 0) > 0.005)
+            groups[group].append((found["noise"], 100 * found["sure"], found["recon_loss"]))
+    for (encoder, lambda_, fast), points in sorted(groups.items()):
+        label = encoder + f", λ = {lambda_:g}" * (encoder != "VAE") + ", fast discriminator" * fast
+        (colour, marker), noise, *heights = LOOKS[encoder], *zip(*points, strict=True)
         for axes, values in zip(panels, heights, strict=True):
-            axes.plot(noise, values, color=colour, marker=marker, markersize=5, linestyle="", label=label)
+            axes.plot(noise, values, color=colour, marker="*" if fast else marker, fillstyle=FILLS[lambda_],
+                      markersize=8 if fast else 5, linestyle="", label=label)  # fmt: skip
     ceiling = 100 * runs["vae_z20"]["test_images"]["sure"]
     panels[0].axhline(ceiling, color="black", linestyle=":", linewidth=1, label="test images")
     panels[0].set(ylabel="sure samples [%]", ylim=(0, 103))
     panels[1].set(ylabel="reconstruction loss", ylim=(0, 1.1 * panels[1].get_ylim()[1]))
+    panels[0].set_xscale("symlog", linthresh=1e-3)
+    panels[0].set_xlim(-2e-4, 0.4)
     for axes in panels:
         axes.set_xlabel("noise of the encoder")
         axes.grid(alpha=0.3)
-    figure.legend(*panels[0].get_legend_handles_labels(), ncols=6, loc="outside lower center")
+    figure.legend(*panels[0].get_legend_handles_labels(), ncols=3, loc="outside lower center")
     return figure
 
 

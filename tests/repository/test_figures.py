@@ -83,15 +83,18 @@ def test_the_experiment_has_a_point_for_each_run(copied):
     for folder in copied.REPORT.glob("results/*_z20*"):
         (folder / "samples.json").unlink(missing_ok=True)
     found = {"test_images": {"sure": 0.96}, "noise": 0.25, "sure": 0.5, "recon_loss": 0.02}
-    for run, change in {"aae_z20_seed1": {"noise": 0}, "aae_z20_gaussian": {}, "vae_z20": {"sure": 0.7}}.items():
+    runs = {"aae_z20_seed1": ("deterministic", {"noise": 0}), "aae_z20_gaussian": ("gaussian", {}),
+            "vae_z20": (None, {"sure": 0.7})}  # fmt: skip
+    for run, (encoder, change) in runs.items():
+        flags = {"encoder": encoder, "lambda_": 0.995} if encoder else {}
         (copied.REPORT / "results" / run).mkdir(exist_ok=True)
         (copied.REPORT / "results" / run / "samples.json").write_text(json.dumps({**found, **change}))
-        (copied.REPORT / "results" / run / "summary.json").write_text(json.dumps({"flags": {"lambda_": 0.995}}))
+        (copied.REPORT / "results" / run / "summary.json").write_text(json.dumps({"flags": flags}))
     (copied.REPORT / "results" / "aae_z20" / "samples.json").write_text(json.dumps({"test_images": {"sure": 0.96}}))
     left, right = copied.noise().axes
     *points, ceiling = left.lines
     assert sorted((point.get_label(), *point.get_xdata(), *point.get_ydata()) for point in points) == [
-        ("Gaussian", 0.25, 50), ("VAE", 0.25, 70), ("deterministic", 0, 50)
+        ("Gaussian, λ = 0.995", 0.25, 50), ("VAE", 0.25, 70), ("deterministic, λ = 0.995", 0, 50)
     ]  # fmt: skip
     assert set(ceiling.get_ydata()) == {96}
     assert sorted((*point.get_xdata(), *point.get_ydata()) for point in right.lines) == [
