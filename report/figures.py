@@ -251,7 +251,7 @@ def aae_losses() -> Figure:
 
 def noise() -> Figure:
     """Share of samples that the judge is sure of, and reconstruction, against the encoder's noise (question 2.7)."""
-    figure = Figure(figsize=(WIDTH, 2.2), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.5), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True)
     runs = {path.parent.name: json.loads(path.read_text()) for path in REPORT.glob("results/*_z20*/samples.json")}
     groups = defaultdict(list)  # of runs that differ in nothing but the seed: noise, share, loss
@@ -261,7 +261,8 @@ def noise() -> Figure:
             encoder = flags.get("encoder", "VAE").replace("gaussian", "Gaussian")
             group = (encoder, flags.get("lambda_", 0.995), flags.get("d_lr", 0) > 0.005)
             groups[group].append((found["noise"], 100 * found["sure"], found["recon_loss"]))
-    for (encoder, lambda_, fast), points in sorted(groups.items()):
+    order = list(LOOKS)
+    for (encoder, lambda_, fast), points in sorted(groups.items(), key=lambda item: (order.index(item[0][0]), item)):
         label = encoder + f", λ = {lambda_:g}" * (encoder != "VAE") + ", fast discriminator" * fast
         (colour, marker), noise, *heights = LOOKS[encoder], *zip(*points, strict=True)
         for axes, values in zip(panels, heights, strict=True):
