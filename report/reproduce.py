@@ -55,7 +55,7 @@ RUNS |= {
     "aae_z20_gaussian_0.5_strong": f"{TWENTY} --lambda_ 0.5 --encoder gaussian --d_lr 0.1 --seed 42",
     "aae_z20_gaussian_0.5_strong_seed1": f"{TWENTY} --lambda_ 0.5 --encoder gaussian --d_lr 0.1 --seed 1",
     "aae_z20_gaussian_0.5_strong_seed2": f"{TWENTY} --lambda_ 0.5 --encoder gaussian --d_lr 0.1 --seed 2",
-    "aae_z20_0.5_strong": f"{TWENTY} --lambda_ 0.5 --d_lr 0.1 --seed 42",
+    "aae_z20_strong": f"{TWENTY} --lambda_ 0.995 --d_lr 0.1 --seed 42",
     "aae_z20_universal": f"{TWENTY} --lambda_ 0.995 --encoder universal --seed 42",
     "aae_z20_universal_0.5": f"{TWENTY} --lambda_ 0.5 --encoder universal --seed 42",
 }
