@@ -79,7 +79,7 @@ def attention_cost() -> Figure:
 
 def likelihood() -> Figure:
     """Estimates of log p(x) from draws from the prior and from codes, on one scale for all latent spaces."""
-    figure = Figure(figsize=(WIDTH, 1.6), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.4), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
     for axes, run in zip(panels, ("vae_z2", "vae_z20"), strict=True):
         found = results_of(run, "likelihood.json")
@@ -136,7 +136,7 @@ def gap() -> Figure:
     """log p(x), the ELBO, and what is between them, image by image."""
     rows = results_of("vae_z2", "likelihood.json")["gaps"]
     numbers = range(1, len(rows) + 1)
-    figure = Figure(figsize=(WIDTH, 1.6), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.plot(numbers, [row["log_px"] for row in rows], "o", markersize=4.5, color=BLUE, label=r"$\log p(x)$")
     left.plot(numbers, [row["elbo"] for row in rows], "x", markersize=5, color=ORANGE, label="ELBO")
@@ -251,19 +251,20 @@ def aae_losses() -> Figure:
 
 def noise() -> Figure:
     """Share of samples that the judge is sure of, and reconstruction, against the encoder's noise (question 2.7)."""
-    figure = Figure(figsize=(WIDTH, 2.5), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.1), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True)
     runs = {path.parent.name: json.loads(path.read_text()) for path in REPORT.glob("results/*_z20*/samples.json")}
     groups = defaultdict(list)  # of runs that differ in nothing but the seed: noise, share, loss
     for run, found in sorted(runs.items()):
-        if "noise" in found:  # otherwise only the pictures are left of its checkpoint
-            flags = results_of(run)["flags"]
+        summary = results_of(run)
+        if "noise" in found and summary["epochs"] >= 20:  # others have lost their checkpoint, or do not learn
+            flags = summary["flags"]
             encoder = flags.get("encoder", "VAE").replace("gaussian", "Gaussian")
             group = (encoder, flags.get("lambda_", 0.995), flags.get("d_lr", 0) > 0.005)
             groups[group].append((found["noise"], 100 * found["sure"], found["recon_loss"]))
     order = list(LOOKS)
     for (encoder, lambda_, fast), points in sorted(groups.items(), key=lambda item: (order.index(item[0][0]), item)):
-        label = encoder + f", λ = {lambda_:g}" * (encoder != "VAE") + ", fast discriminator" * fast
+        label = encoder + f", λ = {lambda_:g}" * (encoder != "VAE") + ", fast" * fast
         (colour, marker), noise, *heights = LOOKS[encoder], *zip(*points, strict=True)
         for axes, values in zip(panels, heights, strict=True):
             axes.plot(noise, values, color=colour, marker="*" if fast else marker, fillstyle=FILLS[lambda_],
@@ -277,7 +278,7 @@ def noise() -> Figure:
     for axes in panels:
         axes.set_xlabel("noise of the encoder")
         axes.grid(alpha=0.3)
-    figure.legend(*panels[0].get_legend_handles_labels(), ncols=3, loc="outside lower center")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
     return figure
 
 
