@@ -146,8 +146,8 @@ def gap() -> Figure:
                label=r"$\log p(x) -$ ELBO")  # fmt: skip
     right.set_ylabel("gap [nats]")
     # Room for the legends.
-    right.set_ylim(top=1.8 * max(row["log_px"] - row["elbo"] for row in rows))
-    left.set_ylim(top=left.get_ylim()[1] + 0.4 * (left.get_ylim()[1] - left.get_ylim()[0]))
+    right.set_ylim(top=2.2 * max(row["log_px"] - row["elbo"] for row in rows))
+    left.set_ylim(top=left.get_ylim()[1] + 0.6 * (left.get_ylim()[1] - left.get_ylim()[0]))
     for axes in (left, right):
         axes.set_xlabel("test image")
         axes.xaxis.get_major_locator().set_params(integer=True)
