@@ -100,7 +100,7 @@ train-part2: $(VENV)/.installed ## train the adversarial autoencoder on MNIST
 train-part3: $(VENV)/.installed ## train a GPT on Shakespeare; flags: ARGS="--max_steps 1000"
 	$(BIN)/python part3/train.py $(ARGS)
 
-reproduce: $(VENV)/.installed ## run the report's trainings that report/results lacks; ARGS=--force repeats all
+reproduce: $(VENV)/.installed ## run the report's trainings that report/results lacks; ARGS='--force RUN' repeats one
 	$(BIN)/python report/reproduce.py $(ARGS)
 
 report: $(VENV)/.installed-tests ## compile report/report.pdf from report/results

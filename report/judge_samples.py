@@ -157,7 +157,8 @@ def compute(args: argparse.Namespace) -> None:
         InputError: the folder has neither a checkpoint nor pictures of samples, or MNIST is not there.
     """
     begin, run = time.perf_counter(), Path(args.checkpoint)
-    pictures = {int(re.search(r"epoch_(\d+)", file.name)[1]): file for file in run.rglob("*epoch_[0-9]*.png")}
+    found = [*run.glob("*epoch_[0-9]*.png"), *run.glob("results/*/*epoch_[0-9]*.png")]
+    pictures = {int(re.search(r"epoch_(\d+)", file.name)[1]): file for file in found}
     model = coders(run)
     if not (model or pictures):
         raise InputError(f"{run} has neither a checkpoint nor samples: give a run directory of part 1 or 2")
